@@ -154,6 +154,20 @@ def test_token_ids_reach_a_function_even_as_a_keyword_only_argument() -> None:
     assert length.score(BATCH) == [1.0, 2.0]
 
 
+def test_a_function_is_made_a_reward_without_a_look_through_what_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pydantic looks for docstrings of attributes, which takes the longer the more is imported."""
+
+    def counted(completions: list[str], *, least: int = 3) -> list[float]:
+        return [float(len(completion) >= least) for completion in completions]
+
+    looks: list[object] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("inspect.getmodule", lambda *found: looks.append(found))
+        subject = FunctionReward(counted, params={"least": 1})
+    assert not looks
+    assert subject.score(BATCH) == [1.0] * len(BATCH)
+
+
 def test_annotations_that_cannot_be_evaluated_leave_the_parameter_unchecked() -> None:
     """A name imported for type checkers alone is no reason to refuse a function."""
 

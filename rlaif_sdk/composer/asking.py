@@ -589,7 +589,8 @@ def lessons(
         trial = Asking(ask, model.prediction, value_range, group_B, others_BF, eligible_B, ~drawn_B, totals)
         while rows := [row for row in trial.next_rows() if drawn_B[row]]:
             trial.take(rows, raw_B[rows])
-        weight_B[drawn_B & ~trial.asked_B & (weight_B > 0)] = 2 / ask.random_share
+        # the others are learnt from unless their group measures; these in half of the drawn groups alone
+        weight_B[drawn_B & ~trial.asked_B & (weight_B > 0)] = (1 - ask.random_share / 2) / (ask.random_share / 2)
         now_B, then_B = (
             values_B - group_means(values_B, group_B)[group_B] for values_B in (totals(raw_B)[1], trial.totals())
         )

@@ -550,6 +550,6 @@ def check_parts(
             given = settings()
         if given is not None:
             check_policy(found, run, given, tables, made.get("composition"))
-        for key, composer in made.items():
+        for key, composer in made.items() if not found.problems else ():
             found.count_calls(key, composer, getattr(given, "num_generations", 1))
     return found

@@ -20,26 +20,10 @@ from rlaif_sdk.models import parity as parity_module
 from rlaif_sdk.models import quantize as quantize_module
 from rlaif_sdk.models.manifest import read_manifest
 from rlaif_sdk.models.parity import ParityError, ProbeInput, padded_probes
-from tests.models.tiny_classifiers import DECODERS, build
+from tests.models.tiny_classifiers import DECODERS, build, marked
 
 TEXTS = ["a", "good answer, kind and short", "bad!", "", "the cat sat on the mat; 42.", "bad!", "longer " * 30]
-ARCHITECTURES = [
-    *("bert", "distilbert", "llama"),
-    *(
-        pytest.param(family, marks=pytest.mark.slow)
-        for family in (
-            "roberta",
-            "xlm-roberta",
-            "deberta-v2",
-            "modernbert",
-            "gpt2",
-            "qwen2",
-            "qwen3",
-            "gemma2",
-            "gemma3",
-        )
-    ),
-]
+ARCHITECTURES = marked("bert", "distilbert", "llama")
 Exported = Callable[..., Path]
 ModelFolder = Callable[[str], Path]
 

@@ -23,26 +23,11 @@ from rlaif_sdk.models.onnx_providers import cuda_device_count, offers_cuda
 from rlaif_sdk.models.scoring_config import LoadOptions
 from rlaif_sdk.models.tuning import engines
 from rlaif_sdk.models.widening import widen
+from tests.models.tiny_classifiers import marked
 
 Exported = Callable[..., Path]
 TEXTS = ["a", "good answer, kind and short", "bad!", "the cat sat on the mat; 42.", "longer " * 9, "who is it?"]
-FAMILIES = [
-    *("bert", "llama"),
-    *(
-        pytest.param(family, marks=pytest.mark.slow)
-        for family in (
-            "roberta",
-            "distilbert",
-            "deberta-v2",
-            "modernbert",
-            "qwen2",
-            "qwen3",
-            "gemma2",
-            "gemma3",
-            "gpt2",
-        )
-    ),
-]
+FAMILIES = marked("bert", "llama")
 ON_CUDA = frozenset(
     (
         *(

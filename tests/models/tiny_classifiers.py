@@ -6,6 +6,8 @@ import string
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 SHAPE = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -60,6 +62,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": ("Gemma3Text", {**SHAPE, **GROUPED, "sliding_window": 8}),
     "gpt2": ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "initializer_range": 0.3}),
 }
+
+
+def marked(*ordinary: str) -> list[Any]:
+    """All families as the values of a parameter, of which the ordinary tests take some, and the slow ones the others."""
+    return [pytest.param(family, marks=[] if family in ordinary else pytest.mark.slow) for family in FAMILIES]
+
+
 DECODERS = frozenset({"llama", "qwen2", "qwen3", "gemma2", "gemma3", "gpt2"})
 
 

@@ -1,8 +1,8 @@
 """Who says what a completion is worth: a value head on the policy, or a model of its own with a value head.
 
-Under LoRA that model may be an adapter of its own on the policy's frozen weights. Either is a submodule of the policy and is evaluated inside its ``forward``, so that whatever wraps the policy (PEFT,
-autocast, data parallelism) sees one model; neither is part of what ``save_pretrained`` writes. B rows, P prompt tokens,
-T completion tokens, H hidden size.
+Under LoRA that model may be an adapter of its own on the policy's frozen weights. Either is a submodule of the policy and is
+evaluated inside its ``forward``, so that whatever wraps the policy (PEFT, autocast, data parallelism) sees one model; neither
+is part of what ``save_pretrained`` writes. B rows, P prompt tokens, T completion tokens, H hidden size.
 """
 
 from __future__ import annotations

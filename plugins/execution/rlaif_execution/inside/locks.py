@@ -29,9 +29,8 @@ def lock_down(memory: int, cpu_seconds: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.capset(header, (ctypes.c_uint32 * 6)()) != 0:
         raise OSError(ctypes.get_errno(), "capset")
-    if (
-        libc.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0
-    ):  # without it the kernel takes no filter from others than root
+    # without it the kernel takes no filter from others than root
+    if libc.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
     refuse_other_calls()
     limits = {
