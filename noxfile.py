@@ -225,8 +225,6 @@ def typecheck(session: nox.Session) -> None:
     """Check types, strictly, in the SDK, the plugins and this file."""
     install(session, "all,quickstart", "typecheck")
     session.run("mypy", *session.posargs)
-    for plugin in PLUGINS:
-        session.run("mypy", "-p", f"rlaif_{plugin.name}")
 
 
 @nox.session

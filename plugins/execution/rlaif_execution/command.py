@@ -22,8 +22,8 @@ class CommandProcess:
 
     def __init__(self, command: list[str], policy: Policy, **options: Any) -> None:
         self._memory = policy.memory
-        piped = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        self._process = subprocess.Popen(command, bufsize=0, **piped, **options)  # noqa: S603 - ours, or the config's
+        piped: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(command, bufsize=0, **piped, **options)  # noqa: S603 - ours, or the config's
         self.pid = self._process.pid
         self.stdin, self.stdout, self.stderr = self._process.stdin, self._process.stdout, self._process.stderr
 
