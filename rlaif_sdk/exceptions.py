@@ -159,16 +159,20 @@ class MissingExtraError(RlaifError, ImportError):
 
 
 @contextmanager
-def needs_extra(extra: str) -> Iterator[None]:
+def needs_extra(extra: str, what: str | None = None) -> Iterator[None]:
     """Name the extra that has the package which an import inside misses.
 
+    Args:
+        extra: The extra.
+        what: What the error calls it; by default the module that is missing.
+
     Raises:
-        MissingExtraError: A module is not installed.
+        MissingExtraError: A module is not installed. One that is there and cannot be imported says itself why.
     """
     try:
         yield
     except ModuleNotFoundError as error:
-        raise MissingExtraError(str(error.name), extra=extra) from error
+        raise MissingExtraError(what or error.name or str(error), extra=extra) from error
 
 
 class PluginError(RlaifError):

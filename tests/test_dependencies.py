@@ -163,7 +163,7 @@ def test_the_lock_has_the_tested_versions_with_hashes() -> None:
 def test_an_error_about_a_missing_extra_names_one_that_there_is() -> None:
     """Its next step, ``pip install "rlaif-sdk[EXTRA]"``, works."""
     extras = PROJECT["project"]["optional-dependencies"]
-    told = re.compile(r"MissingExtraError\([^)]*extra=\"(\w+)\"")
+    told = re.compile(r"(?:MissingExtraError\([^)]*extra=|needs_extra\()\"(\w+)\"")
     found = {
         extra for file in (ROOT / "rlaif_sdk").rglob("*.py") for extra in told.findall(file.read_text(encoding="utf-8"))
     }

@@ -7,7 +7,14 @@ import re
 import pytest
 
 from rlaif_sdk import exceptions
-from rlaif_sdk.exceptions import ConfigError, DataError, MissingExtraError, RewardTimeoutError, RlaifError
+from rlaif_sdk.exceptions import (
+    ConfigError,
+    DataError,
+    MissingExtraError,
+    RewardTimeoutError,
+    RlaifError,
+    needs_extra,
+)
 
 CLASSES = [value for value in vars(exceptions).values() if isinstance(value, type) and issubclass(value, RlaifError)]
 
@@ -75,6 +82,21 @@ def test_errors_say_where() -> None:
 def test_a_missing_extra_carries_the_pip_command() -> None:
     """The message is the repair."""
     assert str(MissingExtraError("torch", extra="models")) == 'torch is not installed (pip install "rlaif-sdk[models]")'
+
+
+@pytest.mark.parametrize(("what", "named"), [(None, "no_such_package"), ("the page's library", "the page's library")])
+def test_an_import_of_a_package_that_is_not_there_names_its_extra(what: str | None, named: str) -> None:
+    """By the module that is missing, or in words."""
+    said = rf'^{named} is not installed \(pip install "rlaif-sdk\[report\]"\)$'
+    with pytest.raises(MissingExtraError, match=said), needs_extra("report", what):
+        import no_such_package  # noqa: F401
+
+
+def test_a_package_that_is_there_and_broken_is_not_called_missing() -> None:
+    """To install it again would not help: its own error says why."""
+    with pytest.raises(ImportError, match=r"libcudart\.so") as raised, needs_extra("onnx", "onnxruntime"):
+        raise ImportError("libcudart.so.12: cannot open shared object file", name="onnxruntime")
+    assert not isinstance(raised.value, MissingExtraError)
 
 
 def test_callers_can_catch_by_the_standard_library_s_classes() -> None:

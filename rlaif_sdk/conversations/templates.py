@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, Self
 from rlaif_sdk.conversations.messages import ASSISTANT, TOOL, USER, Turn, chat_messages, read
 from rlaif_sdk.conversations.special_tokens import InertEncoder
 from rlaif_sdk.conversations.views import Thinking, view
-from rlaif_sdk.exceptions import ConfigError, ConversationError, MissingExtraError
+from rlaif_sdk.exceptions import ConfigError, ConversationError, needs_extra
 
 SYSTEM: Final = "system"
 DEVELOPER: Final = "developer"
@@ -399,12 +399,10 @@ def _mapping(arguments: str) -> Any:
 @functools.lru_cache(maxsize=64)
 def _compiled(source: str) -> tuple[Any, frozenset[str]]:
     """A template, and every name and text in it."""
-    try:
+    with needs_extra("onnx"):
         from jinja2 import TemplateSyntaxError, nodes
         from jinja2.ext import Extension, loopcontrols
         from jinja2.sandbox import ImmutableSandboxedEnvironment
-    except ImportError as error:
-        raise MissingExtraError("jinja2", extra="onnx") from error
 
     class Generation(Extension):
         """``{% generation %}`` marks what the assistant wrote; it says nothing of the text."""

@@ -18,7 +18,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from rlaif_sdk.exceptions import DataError, MissingExtraError
+from rlaif_sdk.exceptions import DataError, needs_extra
 from rlaif_sdk.io.jsonl import Row, json_cell, parse_json
 from rlaif_sdk.io.text import is_safe_text
 
@@ -212,10 +212,8 @@ def arrow() -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
+    with needs_extra("parquet", "pyarrow, which reads and writes Parquet and Arrow,"):
         import pyarrow as pa
-    except ImportError as error:
-        raise MissingExtraError("pyarrow, which reads and writes Parquet and Arrow,", extra="parquet") from error
     return pa
 
 
@@ -510,10 +508,8 @@ def dataset_library() -> Any:
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
+    with needs_extra("train"):
         import datasets
-    except ImportError as error:
-        raise MissingExtraError("datasets", extra="train") from error
     return datasets
 
 

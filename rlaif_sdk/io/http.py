@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from rlaif_sdk.exceptions import ConfigError, MissingExtraError
+from rlaif_sdk.exceptions import ConfigError, needs_extra
 from rlaif_sdk.io.addresses import is_loopback
 from rlaif_sdk.io.forks import leave_to_parent, on_fork
 from rlaif_sdk.io.redaction import Redactor, without_secrets
@@ -152,11 +152,9 @@ class JsonClient:
             MissingExtraError: aiohttp or stamina is not installed.
         """
         self._api_key()
-        try:
+        with needs_extra(self.extra, f"the client for {self.server}, aiohttp with stamina,"):
             import aiohttp  # noqa: F401
             import stamina  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError(f"the client for {self.server}, aiohttp with stamina,", extra=self.extra) from error
 
     async def session(self) -> Session:
         """The session of the running loop, made where there is none yet; it is closed when that loop shuts down.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif_sdk.exceptions import ConfigError, MissingExtraError, RewardError
+from rlaif_sdk.exceptions import ConfigError, RewardError, needs_extra
 from rlaif_sdk.models.batching import BatchedClassifier, ChatSource
 from rlaif_sdk.models.encoding import TextEncoder, TokenArrays
 from rlaif_sdk.models.external_data import external_data_files
@@ -174,10 +174,8 @@ def open_classifier(
 
 
 def _tokenizer(file: Path) -> Tokenizer:
-    try:
+    with needs_extra("onnx"):
         from tokenizers import Tokenizer
-    except ImportError as error:
-        raise MissingExtraError("tokenizers", extra="onnx") from error
 
     if not file.is_file():
         raise ConfigError(

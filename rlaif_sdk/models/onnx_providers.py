@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.exceptions import ConfigError, MissingExtraError
+from rlaif_sdk.exceptions import ConfigError, needs_extra
 from rlaif_sdk.io.devices import own_gpu
 from rlaif_sdk.io.processors import processor_count
 
@@ -53,10 +53,8 @@ def open_session(
         ConfigError: The device is unknown or cannot be used, or the file is no valid ONNX model.
         MissingExtraError: onnxruntime is not installed.
     """
-    try:
+    with needs_extra("onnx"):
         import onnxruntime
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", extra="onnx") from error
 
     cuda_device = re.fullmatch(r"cuda(?::(\d+))?", device or "cuda")
     if device != "cpu" and cuda_device is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlaif_sdk.exceptions import ConfigError, MissingExtraError
+from rlaif_sdk.exceptions import ConfigError, needs_extra
 from rlaif_sdk.io.devices import own_device
 from rlaif_sdk.models.batching import BatchedClassifier, ChatSource
 from rlaif_sdk.models.encoding import TextEncoder, TokenArrays
@@ -121,10 +121,8 @@ class TorchClassifier(BatchedClassifier):
 
 def load_torch_classifier(model: str, options: LoadOptions, *, revision: str | None) -> TorchClassifier:
     """Load a hub model or a local folder (see `load_classifier`)."""
-    try:
+    with needs_extra("models", "transformers with torch"):
         device = own_device(options.device)
-    except ImportError as error:
-        raise MissingExtraError("transformers with torch", extra="models") from error
     loaded = load_network(model, dtype=options.dtype or "float32", revision=revision)
     try:
         loaded.network.to(device)  # type: ignore[arg-type]
@@ -220,11 +218,9 @@ def _is_model(folder: Path) -> bool:
 
 
 def _pretrained(model: str, dtype: str, revision: str | None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    try:
+    with needs_extra("models", "transformers with torch"):
         import torch
         import transformers
-    except ImportError as error:
-        raise MissingExtraError("transformers with torch", extra="models") from error
 
     source: dict[str, Any] = {"revision": revision or "main", "trust_remote_code": False}
     try:
@@ -256,12 +252,10 @@ def _pretrained(model: str, dtype: str, revision: str | None) -> tuple[PreTraine
 
 def _merged(folder: Path, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
     """The base model with the adapter's weights added to its own, the tokenizer, and the base model's name."""
-    try:
+    with needs_extra("export"):
         import torch
         from peft import AutoPeftModelForSequenceClassification
         from transformers import AutoTokenizer
-    except ImportError as error:
-        raise MissingExtraError("peft", extra="export") from error
 
     base = str(read_json(folder / _ADAPTER_FILE).get("base_model_name_or_path"))
     labels = _head_labels(folder)

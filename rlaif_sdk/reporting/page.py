@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.exceptions import needs_extra
 from rlaif_sdk.io.digests import bytes_digest
 from rlaif_sdk.io.text import printable
 
@@ -97,10 +97,8 @@ def page(title: str, sections: Sequence[Section], *, opening: Markup | None = No
 
 @cache
 def _environment() -> Environment:
-    try:
+    with needs_extra("report", "jinja2, which writes the page,"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("jinja2, which writes the page,", extra="report") from error
     environment = Environment(
         loader=PackageLoader("rlaif_sdk.reporting"),
         autoescape=True,
@@ -128,10 +126,8 @@ def _file(name: str) -> str:
 
 
 def _plotly() -> str:
-    try:
+    with needs_extra("report", "plotly, which draws the plots,"):
         from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise MissingExtraError("plotly, which draws the plots,", extra="report") from error
     return str(get_plotlyjs())
 
 

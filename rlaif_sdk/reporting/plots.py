@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlaif_sdk.exceptions import ConfigError, MissingExtraError
+from rlaif_sdk.exceptions import ConfigError, needs_extra
 from rlaif_sdk.io.files import atomic_path
 
 if TYPE_CHECKING:
@@ -35,11 +35,9 @@ def drawing(file: Path, width: float, height: float) -> Iterator[Figure]:
         MissingExtraError: matplotlib is not installed.
         ConfigError: It draws no such files.
     """
-    try:
+    with needs_extra("train"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", extra="train") from error
     figure = Figure(figsize=(width, height), layout="constrained")
     form = Path(file).suffix.removeprefix(".")
     if form and form.lower() not in FigureCanvasAgg(figure).get_supported_filetypes():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from rlaif_sdk.exceptions import ConfigError, MissingExtraError, RlaifError
+from rlaif_sdk.exceptions import ConfigError, RlaifError, needs_extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,8 @@ def import_ray() -> ModuleType:
         MissingExtraError: It is not installed; one machine needs none.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
+    with needs_extra("ray", "Ray, which spreads work over processes and machines,"):
         import ray
-    except ImportError as error:
-        raise MissingExtraError("Ray, which spreads work over processes and machines,", extra="ray") from error
     module: ModuleType = ray
     return module
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlaif_sdk.exceptions import ConfigError, MissingExtraError, RlaifError
+from rlaif_sdk.exceptions import ConfigError, RlaifError, needs_extra
 from rlaif_sdk.scale.cluster import Workers, connect, import_ray
 
 if TYPE_CHECKING:
@@ -111,12 +111,10 @@ def deploy(
         create_app(composer, settings, state=saved)
         if settings.cohort:
             _check_cohorts(composer, settings, scaling, state=saved)
-    try:
+    with needs_extra("ray", "Ray Serve, which runs the reward server on a cluster,"):
         from ray import serve
         from ray.exceptions import RayError
         from ray.serve.exceptions import RayServeException
-    except ImportError as error:
-        raise MissingExtraError("Ray Serve, which runs the reward server on a cluster,", extra="ray") from error
     connect(Workers(address=address))
 
     def app() -> FastAPI:

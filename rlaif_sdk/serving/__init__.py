@@ -5,14 +5,12 @@ The routes speak a protocol of the SDK's own and those of OpenRLHF, verl and sli
 
 from __future__ import annotations
 
-from rlaif_sdk.exceptions import MissingExtraError
+from rlaif_sdk.exceptions import needs_extra
 
-try:
+with needs_extra("serve", "the reward server"):
     import fastapi  # noqa: F401 - the message is better here than from deep inside
     import prometheus_client  # noqa: F401
     import uvicorn  # noqa: F401
-except ImportError as error:
-    raise MissingExtraError("the reward server", extra="serve") from error
 
 from rlaif_sdk.serving.app import create_app
 from rlaif_sdk.serving.server import serve

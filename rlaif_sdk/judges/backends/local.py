@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rlaif_sdk.conversations.templates import ChatEncoder
-from rlaif_sdk.exceptions import ConfigError, ConversationError, JudgeResponseError, MissingExtraError
+from rlaif_sdk.exceptions import ConfigError, ConversationError, JudgeResponseError, needs_extra
 from rlaif_sdk.io.devices import own_device
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.judges.backends import GeneratedText, LabelLogprobs, RowError
@@ -41,10 +41,8 @@ def load_model(source: str, device: str, dtype: str, options: Mapping[str, Any])
         ConfigError: It cannot be loaded.
         MissingExtraError: transformers or torch is not installed.
     """
-    try:
+    with needs_extra("models", "a local judge's library, transformers with torch,"):
         from transformers import AutoModelForCausalLM
-    except ImportError as error:
-        raise MissingExtraError("a local judge's library, transformers with torch,", extra="models") from error
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
     except (OSError, ValueError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from rlaif_sdk.exceptions import ConfigError, MissingExtraError
+from rlaif_sdk.exceptions import ConfigError, needs_extra
 from rlaif_sdk.preferences.review.export import EVERYTHING, ExportOptions
 from rlaif_sdk.preferences.review.store import ReviewStore
 
@@ -33,11 +33,9 @@ def serve_review(
         ConfigError: The address cannot be used.
         MissingExtraError: fastapi or uvicorn is not installed.
     """
-    try:
+    with needs_extra("review", "fastapi or uvicorn, which serve the review page,"):
         from rlaif_sdk.io.http_server import run_server
         from rlaif_sdk.preferences.review.app import create_app
-    except ImportError as error:
-        raise MissingExtraError("fastapi or uvicorn, which serve the review page,", extra="review") from error
     token = store.token()
     app = create_app(store, token=token, blind=blind, options=options)
     with _listening(host, port) as listener:
