@@ -9,10 +9,9 @@ from rich.markdown import Markdown
 
 from rlaif_sdk.io.files import without_nan, write_json, write_text
 from rlaif_sdk.reporting.live_view import live_view, print_location
-from rlaif_sdk.reporting.offline_report import report_offline
 from rlaif_sdk.reporting.runs import STAGES_FILE
 from rlaif_sdk.reporting.tables import format_estimate
-from rlaif_sdk.reporting.training_report import report_training
+from rlaif_sdk.reporting.training_report import report_offline, report_online
 from rlaif_sdk.statistics.estimates import SampleMean
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def watch_distill(run: DistillRun, console: Console, *, resume: bool = False) ->
             if isinstance(result, PreferenceResult):
                 report_offline(result, console)
             else:
-                report_training(result, console)
+                report_online(result, console)
 
         result = run_distill(run, display=display, report=report, on_result=tell, resume=resume)
     report_distill(result, console)

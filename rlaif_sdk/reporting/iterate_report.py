@@ -10,6 +10,7 @@ from rlaif_sdk.reporting.live_view import live_view, reporter
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.runs import ROUNDS_FILE
 from rlaif_sdk.reporting.tables import format_estimate, text_table
+from rlaif_sdk.reporting.training_report import TOTAL
 from rlaif_sdk.statistics.estimates import SampleMean
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from rlaif_sdk.training.iterate import IterateResult, IterateRun
 
-TOTAL = "composed_reward"
 LENGTH = "length_tokens"
 
 

@@ -1,4 +1,4 @@
-"""The report of a training run: tables on the terminal, ``metrics.json`` and ``curves.png`` in its folder."""
+"""The report of a training run, online or offline: tables on the terminal, ``metrics.json`` and plots in its folder."""
 
 from __future__ import annotations
 
@@ -8,21 +8,37 @@ from rich.console import Console
 
 from rlaif_sdk.composer.layout import ends_notes
 from rlaif_sdk.io.files import without_nan, write_json
-from rlaif_sdk.reporting.plots import plot_curves
+from rlaif_sdk.reporting.plots import plot_curves, plot_reliability
 from rlaif_sdk.reporting.runs import METRICS_FILE
-from rlaif_sdk.reporting.tables import comparison_table, format_estimate, samples_table
+from rlaif_sdk.reporting.tables import (
+    before_after_table,
+    comparison_table,
+    format_estimate,
+    reliability_table,
+    samples_table,
+)
 from rlaif_sdk.statistics.estimates import SampleMean, comparison, paired_change
+from rlaif_sdk.training.preferences import PreferenceResult
 
 if TYPE_CHECKING:
+    from rlaif_sdk.training.offline import OfflineResult
     from rlaif_sdk.training.online import PolicyResult
 
 TOTAL = "composed_reward"
 _KL_OF_TOKENS = frozenset({"GRPO", "RLOO"})
 """The methods whose trainers, which are TRL's, log the mean divergence of a token, and not of a whole answer."""
+_OFFLINE_PANELS = {
+    "token accuracy": {"mean_token_accuracy": "accuracy"},
+    "entropy (nats a token)": {"entropy": "entropy"},
+    "agreement with the labels": {"agreement": "agreement"},
+    "implicit reward (nats)": {"rewards/chosen": "chosen", "rewards/rejected": "rejected"},
+    "score": {"min_reward": "least", "mean_reward": "mean", "max_reward": "greatest"},
+}
+"""What is drawn beside the loss, of what the methods that train on given rows log."""
 
 
-def report_training(result: PolicyResult, console: Console, *, samples: int = 5) -> SampleMean:
-    """Print what a run has learnt, and write ``metrics.json`` and ``curves.png`` beside its model.
+def report_online(result: PolicyResult, console: Console, *, samples: int = 5) -> SampleMean:
+    """Print what a run on composed rewards has learnt, and write ``metrics.json`` and ``curves.png`` beside its model.
 
     Args:
         result: What came of the run.
@@ -91,3 +107,34 @@ def panels(rewards: list[str], unit: str) -> dict[str, dict[str, str]]:
         f"divergence from the starting model (nats {unit})": {"kl": "KL"},
         "length (tokens)": {"completions/mean_length": "mean", "completions/max_length": "longest"},
     }
+
+
+def report_offline(result: OfflineResult, console: Console) -> None:
+    """Print what a run on given rows has learnt, and write ``metrics.json`` and ``curves.png`` beside its model.
+
+    Of preference pairs also how reliable its probabilities are, with ``reliability.png``.
+
+    Args:
+        result: What came of the run.
+        console: Where to print.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    calibration = result.calibration if isinstance(result, PreferenceResult) else None
+    unit, rows = ("row", result.held_out_rows) if calibration is None else ("pair", calibration.pairs)
+    console.print(before_after_table(result.before, result.after, title=f"On {rows} held-out {unit}s"))
+    metrics: dict[str, Any] = {
+        "held_out": {f"{unit}s": rows, "before": dict(result.before), "after": dict(result.after)},
+        "optimiser_steps": result.steps,
+        "training_seconds": round(result.training_seconds, 1),
+    }
+    if calibration is not None:
+        console.print(reliability_table(calibration, title="Reliability after training"))
+        metrics["calibration_bins"] = len(calibration.bins)
+        plot_reliability(calibration, result.output / "reliability.png")
+    write_json(result.output / METRICS_FILE, without_nan(metrics))
+    if result.history:
+        loss, title = ("pair", "Training on preferences") if calibration else ("token", "Supervised fine-tuning")
+        panels = {f"loss (nats a {loss})": {"loss": "loss"}, **_OFFLINE_PANELS}
+        plot_curves(result.history, panels, result.output / "curves.png", title=title)

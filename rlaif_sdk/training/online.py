@@ -352,7 +352,7 @@ _OnlineMethod = partial(
     learns_from="prompts",
     load_rows=_load_rows,
     train=train_policy,
-    report="rlaif_sdk.reporting.training_report:report_training",
+    report="rlaif_sdk.reporting.training_report:report_online",
 )
 PPO = _OnlineMethod(
     name="ppo",

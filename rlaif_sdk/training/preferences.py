@@ -145,7 +145,7 @@ _PreferenceMethod = partial(
     learns_from="pairs",
     defaults=offline_defaults,
     train=partial(train_offline, result=_result),
-    report="rlaif_sdk.reporting.offline_report:report_offline",
+    report="rlaif_sdk.reporting.training_report:report_offline",
 )
 REWARD_MODEL = _PreferenceMethod(
     name="reward_model",

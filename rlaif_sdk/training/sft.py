@@ -161,5 +161,5 @@ SFT = Method(
     load_rows=_load_rows,
     trainer=_trainer,
     train=partial(train_offline, result=_result),
-    report="rlaif_sdk.reporting.offline_report:report_offline",
+    report="rlaif_sdk.reporting.training_report:report_offline",
 )

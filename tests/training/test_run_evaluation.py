@@ -18,7 +18,7 @@ from typer.testing import CliRunner  # noqa: E402
 
 from rlaif_sdk import ConfigError  # noqa: E402
 from rlaif_sdk.cli.main import app  # noqa: E402
-from rlaif_sdk.reporting.training_report import report_training  # noqa: E402
+from rlaif_sdk.reporting.training_report import report_online  # noqa: E402
 from rlaif_sdk.training.methods import train  # noqa: E402
 from tests.training.ppo_runs import TWO_STEPS  # noqa: E402
 
@@ -67,7 +67,7 @@ def test_held_out_prompts_are_scored_by_rewards_of_their_own(config: dict[str, A
     assert not any("brevity" in key for entry in result.history for key in entry)
 
     printed = io.StringIO()
-    report_training(result, Console(file=printed, width=120))
+    report_online(result, Console(file=printed, width=120))
     assert "not trained on" in printed.getvalue()
     metrics = json.loads((result.output / "metrics.json").read_text())
     assert metrics["evaluation"]["brevity"]["before"]["mean"] < 0
