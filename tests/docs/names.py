@@ -61,4 +61,6 @@ def modules() -> list[Path]:
 
 def pages() -> list[Path]:
     """Every page that a reader of the repository meets; the changelog tells of names that are gone."""
-    return sorted((ROOT / "docs").rglob("*.md")) + [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
+    return sorted((ROOT / "docs").rglob("*.md")) + [
+        ROOT / name for name in ("README.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md")
+    ]

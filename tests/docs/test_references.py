@@ -89,6 +89,21 @@ def test_the_reference_lists_every_public_name():
     assert set(rlaif_sdk.__all__) - errors - documented == set()
 
 
+def test_every_session_that_a_page_or_a_workflow_runs_is_there():
+    """`nox -s NAME` does something wherever a person or a machine is told to type it."""
+    noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    sessions = re.findall(r"^@nox\.session(?:\(name=\"(.+)\"\))?\n(?:@.*\n)*def (\w+)", noxfile, re.MULTILINE)
+    told = [*pages(), *(ROOT / ".github" / "workflows").iterdir()]
+    found = {
+        name
+        for file in told
+        for names in re.findall(r"nox -s ((?:[a-z][a-z-]* ?)+)(?=`|\s|$)", file.read_text(encoding="utf-8"))
+        for name in names.split()
+    }
+    assert len(found) > 10
+    assert found - {given or function for given, function in sessions} == set()
+
+
 def test_only_other_projects_are_exempt_from_the_check_of_references():
     """No pattern of the docs' configuration lets a name of this package through, but its type variables."""
     source = (ROOT / "docs" / "conf.py").read_text(encoding="utf-8")
