@@ -154,7 +154,7 @@ def replay_at_random(
         if model.prediction.is_ready:
             chosen_B = draw.random(len(batch)) < share
             asking = Asking(Ask(), model.prediction, (0, 1), group_B, others_BF, everyone_B, nobody_B, summed)
-            asking.take(np.flatnonzero(chosen_B).tolist(), answer_B[chosen_B])
+            asking.tell(np.flatnonzero(chosen_B).tolist(), answer_B[chosen_B])
             totals.append(asking.totals())
         else:
             chosen_B = everyone_B

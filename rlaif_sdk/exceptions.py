@@ -253,7 +253,7 @@ class TrainingError(RlaifError, RuntimeError):
 
 
 class AlarmError(TrainingError):
-    """An alarm about the rewards paused or stopped training; the message has the evidence, and the hint how to go on."""
+    """An alarm about the rewards paused or stopped training; the message has the evidence, and the hint how to resume."""
 
 
 def exception_text(error: BaseException) -> str:

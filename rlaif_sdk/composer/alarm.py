@@ -85,7 +85,7 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class Raised:
+class RaisedAlarm:
     """An alarm that went off.
 
     Attributes:
@@ -218,8 +218,8 @@ class Alarm:
         followed: Sequence[str] = (),
     ) -> None:
         self.config = config
-        self.raised: list[Raised] = []
-        self.stopped_by: Raised | None = None
+        self.raised: list[RaisedAlarm] = []
+        self.stopped_by: RaisedAlarm | None = None
         self.watching = True
         self.trainer_stops = False
         self._components = components
@@ -516,7 +516,7 @@ class Alarm:
     def _raise(self, watch: _Watch, step: int, examples: Sequence[Example]) -> None:
         action = self._action(watch)
         reward = self._payer(watch)
-        raised = Raised(
+        raised = RaisedAlarm(
             watch=watch.name,
             step=step,
             good=watch.good,

@@ -445,7 +445,7 @@ class Asking:
             rows = rows + groups.rows[chosen_Gn].tolist()
         return sorted(rows)
 
-    def take(self, rows: Sequence[int], raw: Array) -> None:
+    def tell(self, rows: Sequence[int], raw: Array) -> None:
         """Take in the answers of a wave; NaN where it abstained or failed."""
         self.asked_B[rows] = True
         self._raw_B[rows] = raw
@@ -556,7 +556,7 @@ def begin_asking(
     return Asking(ask, model.prediction, value_range, label_B, others_BF, eligible_B, in_full_B, totals)
 
 
-def lessons(
+def training_data(
     ask: Ask,
     model: ScoreModel,
     batch: RewardBatch,
@@ -588,7 +588,7 @@ def lessons(
         totals = totals_of()
         trial = Asking(ask, model.prediction, value_range, group_B, others_BF, eligible_B, ~drawn_B, totals)
         while rows := [row for row in trial.next_rows() if drawn_B[row]]:
-            trial.take(rows, raw_B[rows])
+            trial.tell(rows, raw_B[rows])
         # the others are learnt from unless their group measures; these in half of the drawn groups alone
         weight_B[drawn_B & ~trial.asked_B & (weight_B > 0)] = (1 - ask.random_share / 2) / (ask.random_share / 2)
         now_B, then_B = (

@@ -13,7 +13,7 @@ import numpy as np
 
 from rlaif_sdk.composer.asking import Asking
 from rlaif_sdk.composer.component import Component
-from rlaif_sdk.composer.conditions import Asked, ask, joined, scattered
+from rlaif_sdk.composer.conditions import AskedRows, ask, joined, scattered
 from rlaif_sdk.composer.ledger import Ledger
 from rlaif_sdk.composer.ledger.cache import RewardOrigin, UnidentifiedError
 from rlaif_sdk.composer.stages import check_columns, in_order, rewards_looked_at
@@ -51,7 +51,7 @@ class RewardResult(NamedTuple):
 
     scores: CheckedScores
     seconds: float
-    asked: Asked | None = None
+    asked: AskedRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ class Calls:
         return scores, result
 
     async def _score_in_waves(
-        self, name: str, batch: RewardBatch, others: Mapping[str, RewardResult], conditions: Asked | None
+        self, name: str, batch: RewardBatch, others: Mapping[str, RewardResult], conditions: AskedRows | None
     ) -> RewardResult:
         """Ask a reward about the rows where its answer matters, a wave at a time."""
         rows = range(len(batch)) if conditions is None else conditions.rows
@@ -237,12 +237,12 @@ class Calls:
         seconds = 0.0
         while wave := asking.next_rows():
             scores, result = await self._called(name, batch.select(wave))
-            asking.take(wave, scores.raw)
+            asking.tell(wave, scores.raw)
             order += wave
             waves.append(scores)
             seconds += result.seconds
         imputed = asking.imputed()
-        asked = Asked(
+        asked = AskedRows(
             sorted(order),
             {**(conditions.not_asked if conditions else {}), **{row: one.reason for row, one in imputed.items()}},
             conditions.failures if conditions else {},
@@ -259,7 +259,7 @@ class Calls:
 
     def _seen(
         self, name: str, batch: RewardBatch, answers: Mapping[str, RewardResult]
-    ) -> tuple[RewardBatch, Asked | None]:
+    ) -> tuple[RewardBatch, AskedRows | None]:
         """The rows that a reward is asked about."""
         conditions = self._components[name].when
         if not conditions:
@@ -331,7 +331,7 @@ class Calls:
             place: The rows of the batch that can be read, which the answer is of.
 
         Raises:
-            RewardError: It is; whatever its policy, since that would go on for the whole run.
+            RewardError: It is; whatever its policy, since that would last for the whole run.
         """
         scores = answer.scores
         asked = range(len(scores.raw)) if answer.asked is None else answer.asked.rows
@@ -402,7 +402,7 @@ class Calls:
             runner.close()
 
 
-def _answer(scores: CheckedScores, result: CallResult, asked: Asked | None, batch: RewardBatch) -> RewardResult:
+def _answer(scores: CheckedScores, result: CallResult, asked: AskedRows | None, batch: RewardBatch) -> RewardResult:
     """What came of a reward, given its scores for the rows that it was asked about."""
     if asked is not None:
         scores = scattered(scores, asked.rows, len(batch), failures=asked.failures, not_asked=asked.not_asked)

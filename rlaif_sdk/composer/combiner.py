@@ -16,7 +16,7 @@ from rlaif_sdk.composer import state
 from rlaif_sdk.composer.aggregators import Aggregator, NestedAggregation, RewardGroup, WeightedSum
 from rlaif_sdk.composer.alarm import Alarm
 from rlaif_sdk.composer.all_gather import AllGather, Observed, gather_observed
-from rlaif_sdk.composer.asking import MOST_GROUPS, Ask, Asking, ScoreModel, begin_asking, drawn_groups, lessons
+from rlaif_sdk.composer.asking import MOST_GROUPS, Ask, Asking, ScoreModel, begin_asking, drawn_groups, training_data
 from rlaif_sdk.composer.column import RewardColumn
 from rlaif_sdk.composer.component import Component
 from rlaif_sdk.composer.composition import Composition
@@ -232,13 +232,13 @@ class Combiner:
         totals = self._totals_by_costly(batch, scores, eligible_B)
         return begin_asking(ask, self._model, batch, value_range, self._others(scores), eligible_B, totals)
 
-    def recall(self, batch: RewardBatch, scores: Mapping[str, CheckedScores], *, left_out: bool) -> None:
+    def warm_start(self, batch: RewardBatch, scores: Mapping[str, CheckedScores], *, skipped: bool) -> None:
         """Teach the reward that has an ``ask`` what it answered in an earlier run.
 
         Args:
             batch: A batch of that run.
             scores: What each reward said of it.
-            left_out: Whether it was not asked about some rows of that run. Otherwise every group counts as one that is asked
+            skipped: Whether it was not asked about some rows of that run. Otherwise every group counts as one that is asked
                 about in full.
 
         Raises:
@@ -255,8 +255,8 @@ class Combiner:
                 hint="give random_share the value of that run, or less",
             )
         raw_RB = np.stack([scores[name].raw for name in self.components])
-        lessons_3B = self._lessons(batch, scores, ask if left_out else replace(ask, random_share=1.0))
-        self._learn_to_ask(Observed(np.concatenate([raw_RB, lessons_3B]), group_B))
+        data_3B = self._training_data(batch, scores, ask if skipped else replace(ask, random_share=1.0))
+        self._learn_to_ask(Observed(np.concatenate([raw_RB, data_3B]), group_B))
 
     @property
     def knows_enough_to_ask(self) -> bool:
@@ -376,7 +376,7 @@ class Combiner:
         """Gather what all ranks observed, and update the running statistics with it."""
         raw_RB: Array = np.stack([scores[name].raw for name in self.components])
         if self._asks is not None:
-            raw_RB = np.concatenate([raw_RB, self._lessons(batch, scores, self._asked_part[0])])
+            raw_RB = np.concatenate([raw_RB, self._training_data(batch, scores, self._asked_part[0])])
         observed = gather_observed(raw_RB, group_B, self.all_gather)
         if self._asks is not None:
             observed = self._learn_to_ask(observed)
@@ -384,15 +384,15 @@ class Combiner:
             component.normalizer.update(component.sign * raw_N, observed.group_N)
         return observed
 
-    def _lessons(self, batch: RewardBatch, scores: Mapping[str, CheckedScores], ask: Ask) -> Array:
-        """(3, B) what this process's rows teach about asking; see `rlaif_sdk.composer.asking.lessons`."""
+    def _training_data(self, batch: RewardBatch, scores: Mapping[str, CheckedScores], ask: Ask) -> Array:
+        """(3, B) what this process's rows teach about asking; see `rlaif_sdk.composer.asking.training_data`."""
         assert self._asks is not None
         said = scores[self._asks]
         _, value_range = self._asked_part
         eligible_B = np.ones(len(batch), dtype=bool)
         eligible_B[[row for row in said.skipped if row not in (said.imputed or {})]] = False
         totals = functools.partial(self._totals_by_costly, batch, scores, eligible_B)
-        return lessons(ask, self._model, batch, value_range, self._others(scores), said.raw, eligible_B, totals)
+        return training_data(ask, self._model, batch, value_range, self._others(scores), said.raw, eligible_B, totals)
 
     def _learn_to_ask(self, observed: Observed) -> Observed:
         """Teach the model of the costly reward, and give what was observed without what only that needs."""

@@ -123,7 +123,7 @@ class Composer:
         check_conditions(self.components, gates, constraints)
         for name, part in self.components.items():
             if part.ask and part.ask.past:
-                self._recall(name, part.ask.past)
+                self._warm_start(name, part.ask.past)
         warn_of_inverted_costs(self.components)
         self.observers = tuple(observers)
         self.fallbacks = {name: _component(value) for name, value in (fallbacks or {}).items()}
@@ -303,7 +303,7 @@ class Composer:
             self.alarm.refuse_batch()
         return Pending(batch, self._queue.ticket(), self._calls.start(batch, here=here))
 
-    def _recall(self, name: str, past: str | Path) -> None:
+    def _warm_start(self, name: str, past: str | Path) -> None:
         """Teach a reward that has an ``ask`` what it answered at the beginning of a ledger's run, whose policy was as new as this.
 
         Raises:
@@ -317,18 +317,18 @@ class Composer:
                     if run.rewards.get(other) != recorded_reward(part):
                         found = run.rewards.get(other, "not in it")
                         raise ConfigError(f"{other} is {recorded_reward(part)}, and in {run} {found}")
-                left_out = any(entry.answers[name].imputed for entry in ledger.batches(run))
+                skipped = any(entry.answers[name].imputed for entry in ledger.batches(run))
                 for entry in ledger.batches(run):
                     if self.combiner.knows_enough_to_ask:
                         break
                     scores = {other: entry.answers[other].answer for other in self.components}
-                    self.combiner.recall(entry.batch, scores, left_out=left_out)
+                    self.combiner.warm_start(entry.batch, scores, skipped=skipped)
         except (LedgerError, ConfigError) as error:
             hint = error.hint or "name the ledger of a run with the same rewards, or leave 'past' out"
             raise ConfigError(error.message, key=key, hint=hint) from None
         if not self.combiner.is_ready_to_ask:
             raise ConfigError(
-                f"{run} has too few groups that were asked about in full to foretell {name}",
+                f"{run} has too few groups that were asked about in full to predict {name}",
                 key=key,
                 hint="leave 'past' out: this run learns it from its own first batches",
             )

@@ -233,7 +233,7 @@ class Composition:
                 and the batch no ``turn_spans``, or others than it has turns; or there is no tokenizer.
         """
         return [
-            PlacedRow(self.batch, row, tokenizer).on_tokens(parts, float(self.totals[row])) if parts else None
+            PlacedRow(self.batch, row, tokenizer).token_rewards(parts, float(self.totals[row])) if parts else None
             for row, parts in self._parts(rows)
         ]
 
@@ -250,7 +250,7 @@ class Composition:
                 are whose.
         """
         return [
-            PlacedRow(self.batch, row).on_turns(parts, float(self.totals[row])) if parts else None
+            PlacedRow(self.batch, row).turn_rewards(parts, float(self.totals[row])) if parts else None
             for row, parts in self._parts(rows)
         ]
 

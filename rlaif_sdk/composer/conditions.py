@@ -157,7 +157,7 @@ def _comparable(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedRows:
     """Which of B rows a reward is asked about.
 
     Attributes:
@@ -171,7 +171,7 @@ class Asked:
     failures: Mapping[int, str]
 
 
-def ask(conditions: Sequence[Condition], batch: RewardBatch, scores: Mapping[str, CheckedScores]) -> Asked:
+def ask(conditions: Sequence[Condition], batch: RewardBatch, scores: Mapping[str, CheckedScores]) -> AskedRows:
     """Find the rows that meet all conditions.
 
     Args:
@@ -189,7 +189,7 @@ def ask(conditions: Sequence[Condition], batch: RewardBatch, scores: Mapping[str
         not_asked[row] = next((why for why, is_known in reasons if is_known), reasons[0][0])
         if not any(is_known for _, is_known in reasons):
             failures[row] = f"not asked: {not_asked[row]}"
-    return Asked(np.flatnonzero(met_B).tolist(), not_asked, failures)
+    return AskedRows(np.flatnonzero(met_B).tolist(), not_asked, failures)
 
 
 def scattered(

@@ -83,7 +83,7 @@ class PlacedRow:
             return len(self.ids) - 1
         return max(self.token_spans[-1][1] - 1, 0)
 
-    def on_tokens(self, parts: Sequence[Credit], total: float) -> Array | None:
+    def token_rewards(self, parts: Sequence[Credit], total: float) -> Array | None:
         """(T,) what falls on each token, which sums to the total; None without tokens.
 
         Raises:
@@ -104,7 +104,7 @@ class PlacedRow:
         values_T[self.last_token] += total - values_T.sum()
         return values_T
 
-    def on_turns(self, parts: Sequence[Credit], total: float) -> Array | None:
+    def turn_rewards(self, parts: Sequence[Credit], total: float) -> Array | None:
         """(K,) what falls on each turn of the policy, which sums to the total; None where it has no turn.
 
         Raises:

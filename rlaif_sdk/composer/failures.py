@@ -74,7 +74,7 @@ def apply_failure_policy(
         raise RewardError(
             f"failed on {len(scores.failures)} of {len(raw_B)} rows, first on row {row + 1} of the batch: {problem}",
             reward=name,
-            hint="on_failure: abstain would go on without it",
+            hint="on_failure: abstain continues without it",
         ) from scores.error
     if policy.policy == "default":
         assert policy.value is not None

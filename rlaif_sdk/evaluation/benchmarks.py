@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from rlaif_sdk.composer import Composer
-from rlaif_sdk.evaluation.reward import Progress, check_column, read_pair
+from rlaif_sdk.evaluation.reward import check_column, read_pair
 from rlaif_sdk.evaluation.scored import Candidate, ScoredCompletions
 from rlaif_sdk.exceptions import ConfigError, DataError
 from rlaif_sdk.io.digests import json_digest
@@ -141,7 +141,7 @@ def run_benchmark(
     *,
     category: str | None = None,
     learn: bool = True,
-    progress: Progress = lambda *_: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> BenchmarkResult:
     """Measure a reward on a published benchmark.
 
@@ -198,7 +198,7 @@ def _scored(
     composer: Composer,
     items: Sequence[BenchmarkItem],
     learn: bool,  # noqa: FBT001 - passed on
-    progress: Progress,
+    progress: Callable[[int, int], None],
 ) -> tuple[list[Array], str | None]:
     candidates = [
         Candidate(item.prompt, completion, item.columns, group=_prompt_key(item))

@@ -39,7 +39,6 @@ WEAK_LENGTH_PENALTY = 100.0
 """The inverse weight of the penalty on the regression on length: it keeps the fit finite, and draws nothing to one half."""
 _TRUE = frozenset({"1", "true", "yes"})
 _FALSE = frozenset({"0", "false", "no"})
-Progress: TypeAlias = Callable[[int, int], None]
 Statistic: TypeAlias = Callable[[Array], float]
 """A metric, of how often each of the N rows counts."""
 
@@ -253,7 +252,7 @@ def evaluate_reward(
     completion: str = "completion",
     learn: bool = True,
     mistakes: int = 20,
-    progress: Progress = lambda *_: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> RewardEvaluation:
     """Measure a composition and each of its rewards against labels of completions, or against preference pairs.
 
@@ -312,7 +311,7 @@ def _against_labels(
     *,
     learn: bool,
     mistakes: int,
-    progress: Progress,
+    progress: Callable[[int, int], None],
 ) -> RewardEvaluation:
     candidates, labels, categories, numbers, votes = [], [], [], [], []
     seen: set[str] = set()
@@ -475,7 +474,7 @@ def _against_pairs(
     *,
     learn: bool,
     mistakes: int,
-    progress: Progress,
+    progress: Callable[[int, int], None],
 ) -> RewardEvaluation:
     candidates: list[Candidate] = []
     categories, numbers, lengths = [], [], []

@@ -84,7 +84,7 @@ class AlarmCallback(TrainerCallback):
             resume: The command that resumes it.
 
         Raises:
-            AlarmError: It is; the hint says what is left and how to go on.
+            AlarmError: It is; the hint says what is left and how to resume.
         """
         stopped_by = self._alarm.stopped_by
         if stopped_by is None or self._folder is None:

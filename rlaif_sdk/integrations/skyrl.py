@@ -67,7 +67,7 @@ def environment(
             self._columns = columns_of(extras or {})
             self._asked: Any = ""
             self._said: list[Mapping[str, Any]] = []
-            self._figures: dict[str, float] = {}
+            self._known_scores: dict[str, float] = {}
             self._given = 0.0
 
         def init(self, prompt: Any) -> Any:
@@ -81,10 +81,10 @@ def environment(
             self._said.append({"role": "assistant", "content": without_end(action)})
             if answer["done"] or each_turn:
                 (scored,) = hosted.score([Sample(self._asked, answer_of(self._said), dict(self._columns))])
-                self._figures = scored.known_scores()
+                self._known_scores = scored.known_scores()
                 is_open = scored.total is None and not answer["done"]
                 total = self._given if is_open else scored.number(unscored)
-                metadata = {**(answer.get("metadata") or {}), **self._figures}
+                metadata = {**(answer.get("metadata") or {}), **self._known_scores}
                 answer = {**answer, "reward": total - self._given, "metadata": metadata}
                 self._given = total
             else:
@@ -102,7 +102,7 @@ def environment(
             return answer
 
         def get_metrics(self) -> dict[str, Any]:
-            return {**super().get_metrics(), **self._figures}
+            return {**super().get_metrics(), **self._known_scores}
 
     return ComposedEnv
 

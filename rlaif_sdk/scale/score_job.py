@@ -294,9 +294,6 @@ class ShardScorer:
         self._composer.close()
 
 
-Progress = Callable[[int, int], None]
-
-
 @dataclass(frozen=True, slots=True)
 class ScoreResult:
     """What came of scoring a table.
@@ -327,7 +324,7 @@ def score_table(
     chunk: int = 1024,
     state: str | Path | None = None,
     workers: Workers | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> ScoreResult:
     """Score a table with Ray.
 

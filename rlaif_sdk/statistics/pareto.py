@@ -6,10 +6,8 @@ P points, M objectives; higher is better in each.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+from rlaif_sdk.statistics.arrays import Array, Mask
 
 
 def nondominated(values_PM: Array) -> Mask:

@@ -197,7 +197,7 @@ def test_every_file_is_utf_8_and_a_page_has_no_markup_of_a_row(told: tuple[Path,
             if path.suffix == ".html":
                 pages += 1
                 assert "<script>alert(1)" not in text, path.name
-                text = text.partition('id="figures"')[0]  # then come plots as JSON, and plotly's own script
+                text = text.partition('id="plots"')[0]  # then come plots as JSON, and plotly's own script
                 assert not ACTS.search(text), path.name
             if path.suffix == ".md":
                 assert not ACTS.search(text), path.name

@@ -63,7 +63,7 @@ def review_card(
             "rows": rows,
             "reviewers": len(reviewers),
             **counted,
-            **{name: _shown(figure) for name, figure in agreed.items() if figure.n},
+            **{name: _shown(estimate) for name, estimate in agreed.items() if estimate.n},
         },
         inputs={TableSource.of(table).path.name: table_digest(table) for table in inputs},
         settings={**settings, "audit": store.audit, "reviewers a pair": store.overlap},

@@ -384,7 +384,7 @@ def write_report(
         held_out: Rewards to look for reward hacking with, beside those that never had a weight.
         history: What a trainer logged, mappings with ``step``.
         answers: Mappings with ``prompt``, and under ``before`` and ``after`` a ``completion`` and its ``total``.
-        alarms: What alarms rang, as `rlaif_sdk.composer.alarm.Raised` records it; with the history their evidence is drawn.
+        alarms: What alarms rang, as `rlaif_sdk.composer.alarm.RaisedAlarm` records it; with the history their evidence is drawn.
 
     Returns:
         The warnings that stand at the top of it.

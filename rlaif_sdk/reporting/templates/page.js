@@ -1,5 +1,5 @@
 "use strict";
-const figures = JSON.parse(document.getElementById("figures").textContent);
+const plots = JSON.parse(document.getElementById("plots").textContent);
 const common = {
   font: { family: "system-ui, 'Segoe UI', Roboto, Arial, sans-serif", size: 12, color: "#1b1f24" },
   margin: { l: 60, r: 24, t: 48, b: 48 },
@@ -21,10 +21,10 @@ function layoutOf(layout) {
 }
 
 async function drawAll() {
-  for (const [name, figure] of Object.entries(figures)) {
-    await Plotly.newPlot(document.getElementById(name), figure.data, layoutOf(figure.layout), config);
+  for (const [name, plot] of Object.entries(plots)) {
+    await Plotly.newPlot(document.getElementById(name), plot.data, layoutOf(plot.layout), config);
   }
-  document.body.dataset.drawn = Object.keys(figures).length;
+  document.body.dataset.drawn = Object.keys(plots).length;
 }
 
 drawAll();

@@ -6,7 +6,7 @@ They are kept part by part, so that a killed round does only what is missing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +20,7 @@ from rlaif_sdk.config.documents import validate
 from rlaif_sdk.exceptions import TrainingError
 from rlaif_sdk.io.files import read_json, write_json
 from rlaif_sdk.io.jobs import NumberedFiles
+from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import read_rows, write_table
 from rlaif_sdk.preferences import LabelJob, make_pairs, run_labeling
 from rlaif_sdk.preferences.best import BestSettings, choose_best, says_something
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
     from rlaif_sdk.composer import Composer
     from rlaif_sdk.training.generation import Policy
-
-Row = Mapping[str, Any]
 
 CANDIDATES_FILE = "candidates.json"
 PAIRS_FILE = "pairs.jsonl"

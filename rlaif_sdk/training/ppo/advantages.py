@@ -139,7 +139,7 @@ def compute_advantages(
 
 
 def rollout_weights(rollout: Rollout) -> dict[str, int]:
-    """What each figure of `rollout_metrics` was measured on in this process: completions, or tokens."""
+    """What each metric of `rollout_metrics` was measured on in this process: completions, or tokens."""
     completions, tokens = int(rollout.mask_BT.any(dim=1).sum()), int(rollout.mask_BT.sum())
     of_tokens = ("kl_per_token", "values/mean", "values/explained_variance", "returns/mean")
     return {"kl": completions, **dict.fromkeys(of_tokens, tokens)}

@@ -100,8 +100,6 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-Row = Mapping[str, Any]
-
 
 class PPOTrainer(MeansOverRows, RLOOTrainer):
     """Trains a language model by proximal policy optimisation, with a value head on it or a critic of its own.
@@ -488,8 +486,8 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
             )
         return self._minibatches[self._step % minibatches]
 
-    def _collect(self, rows: Sequence[Row], counted: int | None = None) -> Rollout:
-        """Sample completions of the rows' prompts, and assess every token while the rewards score them.
+    def _collect(self, rows: Sequence[Mapping[str, Any]], counted: int | None = None) -> Rollout:
+        """Sample completions of the rows' prompts, and evaluate every token while the rewards score them.
 
         Args:
             rows: B rows.
@@ -718,5 +716,5 @@ def _check_policy(policy: PreTrainedModel, args: PPOConfig) -> None:
 
 
 def _scored_by_the_composer(**_: Any) -> list[float | None]:
-    """Stands in for the reward functions that TRL's constructor asks for; never called."""
+    """A placeholder for the reward functions that TRL's constructor asks for; never called."""
     raise NotImplementedError
