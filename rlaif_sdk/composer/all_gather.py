@@ -1,4 +1,4 @@
-"""Several ranks that learn as one: what every rank observed, brought together before anything is learned from it."""
+"""Several ranks that learn as one: what every rank observed, gathered before anything is learned from it."""
 
 from __future__ import annotations
 

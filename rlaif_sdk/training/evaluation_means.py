@@ -86,7 +86,7 @@ class MeansOverRows(Base):
         return own
 
     def _evaluation_metrics(self) -> dict[str, float | None]:
-        """What was noted of the batches, brought together; None where no batch had a value."""
+        """What was noted of the batches, gathered; None where no batch had a value."""
         noted: dict[str, list[float]] = {name: list(values) for name, values in self._metrics["eval"].items()}
         return {name: self._over_rows(name, values, noted) for name, values in noted.items()}
 

@@ -1,4 +1,4 @@
-"""Several processes that train as one: what each has seen, brought together where a metric is of all.
+"""Several processes that train as one: what each has seen, gathered where a metric is of all.
 
 Each process samples and scores its own rows. Data parallelism averages the gradients; everything else that depends on
 more than one row goes through here.
@@ -120,7 +120,7 @@ def measured_rows(metrics: Iterable[str], composition: ScoredBatch) -> dict[str,
 
 
 def _kind(metric: str) -> str:
-    """The last part of a metric's name, which says how to bring it together; none where that is a reward's name."""
+    """The last part of a metric's name, which says how it is gathered; none where that is a reward's name."""
     return "" if metric.startswith(_OF_REWARDS) else metric.rpartition("/")[2]
 
 

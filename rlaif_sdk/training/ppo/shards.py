@@ -1,4 +1,4 @@
-"""Weights that FSDP or DeepSpeed keeps in parts, one in each process, and brings together while a module runs."""
+"""Weights that FSDP or DeepSpeed keeps in parts, one in each process, and gathers while a module runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def return_float32(accelerator: Accelerator) -> None:
 
 @contextlib.contextmanager
 def gathered_once(model: nn.Module) -> Iterator[None]:
-    """Within, FSDP2 keeps the weights that it has brought together; ``generate`` runs the model once for each token."""
+    """Within, FSDP2 keeps the weights that it has gathered; ``generate`` runs the model once for each token."""
     units = [unit for unit in _units(model) if _parts_after_forward(unit)]
     for unit in units:
         unit.set_reshard_after_forward(reshard_after_forward=False, recurse=False)
@@ -60,7 +60,7 @@ def ready_to_answer(trainer: Any) -> Iterator[Any]:
 
 
 def whole_weights(trainer: Any) -> dict[str, Tensor] | None:
-    """All weights, brought together in the first process, of which all processes ask; None where each has them whole.
+    """All weights, gathered in the first process, of which all processes ask; None where each has them whole.
 
     Args:
         trainer: Of transformers' kind.

@@ -221,7 +221,7 @@ class MemoryEstimate:
         optimizer: The optimiser's state.
         buckets: Gradients on their way between processes.
         vllm: vLLM's share of the device.
-        copies: Weights cast for mixed precision, or brought together from parts, while a pass runs.
+        copies: Weights cast for mixed precision, or gathered from their parts, while a pass runs.
         activations: What the backward pass needs of the layers.
         logits: The logits and what is computed of them.
         generation: Keys and values, what the pass over the prompts takes, and the logits of one step, while sampling.
@@ -307,7 +307,7 @@ def copied_bytes(dims: ModelDims, work: Workload) -> int:
     """The weights in the type that is computed in, as autocast makes them anew for each pass and the gradient needs them.
 
     The head's are made twice: for the head itself, and for the log-probabilities. Of a model in less than float32 these are
-    an adapter's. Weights in parts are brought together
+    an adapter's. Weights in parts are gathered
     to be sampled from, all of them.
     """
     if not work.mixed and work.weight_parts == 1:
