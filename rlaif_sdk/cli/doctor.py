@@ -60,6 +60,7 @@ def doctor() -> None:
 
 def _findings() -> Iterator[Finding]:
     """Look at everything, one finding at a time."""
+    from rlaif_sdk.io.versions import installed_versions
     from rlaif_sdk.plugins import Registry
 
     supported = sys.version_info >= _OLDEST_PYTHON
@@ -67,27 +68,21 @@ def _findings() -> Iterator[Finding]:
     yield Finding("ok", "rlaif_sdk", __version__)
     if (file := find_file()) is not None:
         yield Finding("ok", file.name, f"{file} has defaults of options")
+    installed = installed_versions(_OPTIONAL)
     for package, extra in _OPTIONAL.items():
-        version = _version(package)
+        version = installed.get(package)
         message = version or f'not installed; pip install "rlaif-sdk[{extra}]"'
         yield Finding("ok" if version else "absent", package, message)
     yield _onnxruntime()
-    if _version("torch"):
+    if "torch" in installed:
         yield _torch_device()
     yield from _plugins(Registry.default())
 
 
-def _version(package: str) -> str | None:
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _onnxruntime() -> Finding:
-    found = {name: version for name in ("onnxruntime-gpu", "onnxruntime") if (version := _version(name))}
+    from rlaif_sdk.io.versions import installed_versions
+
+    found = installed_versions(("onnxruntime-gpu", "onnxruntime"))
     if len(found) > 1:
         names = " and ".join(f"{name} {version}" for name, version in found.items())
         return Finding("wrong", "onnxruntime", f"{names} share one module: uninstall both, install one")

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Literal
 from rlaif_sdk.exceptions import ConfigError, MissingExtraError, RewardError
 from rlaif_sdk.io.digests import bytes_digest, file_digest
 from rlaif_sdk.io.files import atomic_folder, write_text
+from rlaif_sdk.io.versions import installed_versions
 from rlaif_sdk.models.encoding import TextEncoder, TruncationSide
-from rlaif_sdk.models.manifest import MANIFEST_FILE, InputKind, Manifest, Variant, installed_versions
+from rlaif_sdk.models.manifest import MANIFEST_FILE, InputKind, Manifest, Variant
 from rlaif_sdk.models.onnx_engine import OnnxClassifier, open_classifier
 from rlaif_sdk.models.onnx_providers import cuda_device_count, offers_cuda
 from rlaif_sdk.models.scoring_config import DEFAULT_MAX_LENGTH

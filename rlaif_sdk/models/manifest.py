@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -139,12 +136,3 @@ def read_manifest(folder: Path) -> Manifest:
                 f"its file {name} is not the one that was exported", file=str(folder), hint="export the model again"
             )
     return manifest
-
-
-def installed_versions(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of those packages that are installed."""
-    versions = {}
-    for package in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,11 @@ from typing import Any
 
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import write_text
+from rlaif_sdk.io.versions import installed_versions
 from rlaif_sdk.judges.backends import JudgeBackend
 
 CARD_FILE = "README.md"
-_LIBRARIES = ("torch", "transformers", "pyarrow")
+_LIBRARIES = ("rlaif-sdk", "torch", "transformers", "pyarrow")
 _TOLD = ("model", "revision", "backend", "base_url", "dtype")
 """What a card says of a model; keys, further request fields and the like stay out."""
 
@@ -57,7 +57,7 @@ class Card:
             _section("Inputs (digests)", self.inputs),
             _section("Settings", self.settings),
             f"## Licence\n\n{licence or 'Nothing was stated.'}",
-            _section("Versions", versions()),
+            _section("Versions", installed_versions(_LIBRARIES)),
         ]
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -77,17 +77,6 @@ def model_facts(backend: JudgeBackend, options: Mapping[str, Any] | None = None)
     """
     told = {name: options[name] for name in _TOLD if options and options.get(name) is not None}
     return {**told, "identity": json_digest(backend.identity)}
-
-
-def versions() -> dict[str, str]:
-    """The versions of the SDK and of the libraries that answer, as far as they are installed."""
-    found = {}
-    for library in ("rlaif-sdk", *_LIBRARIES):
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _section(heading: str, facts: Mapping[str, Any]) -> str:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,7 @@ from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.io.jobs import differences, locked, shown
 from rlaif_sdk.io.redaction import without_secrets
 from rlaif_sdk.io.tables import open_rows, write_table
+from rlaif_sdk.io.versions import installed_versions
 from rlaif_sdk.training.config import CHECKPOINTS, ComposedRun, Run
 from rlaif_sdk.training.methods import check_settings, get_method, trainer_settings
 from rlaif_sdk.training.ranks import first_process, process_count
@@ -172,11 +172,7 @@ def resolved_config(run: Run) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """The versions of Python, of this SDK, and of the libraries that bear on a result."""
-    found = {"python": platform.python_version(), "rlaif_sdk": __version__}
-    for package in _PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    return {"python": platform.python_version(), "rlaif_sdk": __version__, **installed_versions(_PACKAGES)}
 
 
 def hardware() -> dict[str, Any]:

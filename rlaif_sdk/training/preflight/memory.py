@@ -307,8 +307,7 @@ def copied_bytes(dims: ModelDims, work: Workload) -> int:
     """The weights in the type that is computed in, as autocast makes them anew for each pass and the gradient needs them.
 
     The head's are made twice: for the head itself, and for the log-probabilities. Of a model in less than float32 these are
-    an adapter's. Weights in parts are gathered
-    to be sampled from, all of them.
+    an adapter's. Weights in parts are gathered to be sampled from, all of them.
     """
     if not work.mixed and work.weight_parts == 1:
         in_float32 = dims.trainable if dims.trainable < dims.parameters and work.adapter_bytes < 4 else 0
