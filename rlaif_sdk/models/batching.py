@@ -18,6 +18,7 @@ from rlaif_sdk.conversations.messages import Turn
 from rlaif_sdk.conversations.templates import ChatTemplate
 from rlaif_sdk.exceptions import BatchError, ConversationError, RewardError
 from rlaif_sdk.io.text import short_repr
+from rlaif_sdk.io.token_batches import token_batches
 from rlaif_sdk.models.classifier import ProblemType
 from rlaif_sdk.models.encoding import EncoderInput, JoinedText, TemplatedText, TextEncoder, TokenArrays
 from rlaif_sdk.models.scoring_config import ScoringConfig
@@ -44,22 +45,6 @@ class ChatSource:
 
     template: str | None = None
     special_tokens: Mapping[str, str] = field(default_factory=dict)
-
-
-def token_batches(lengths: Sequence[int], tokens_per_batch: int, *, unpadded: bool = False) -> Iterator[list[int]]:
-    """Rows in batches, longest first, each of at most ``tokens_per_batch`` tokens after padding, or of one row.
-
-    With ``unpadded`` the rows of a batch have one length.
-    """
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        full = batch and (len(batch) + 1) * lengths[batch[0]] > tokens_per_batch
-        if full or (unpadded and batch and lengths[row] != lengths[batch[0]]):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 class BatchedClassifier(ABC):

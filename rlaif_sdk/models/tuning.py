@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from rlaif_sdk.exceptions import RlaifError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import default_cache_dir, write_json
+from rlaif_sdk.io.token_batches import token_batches
 from rlaif_sdk.io.versions import installed_versions
-from rlaif_sdk.models.batching import BatchedClassifier, token_batches
+from rlaif_sdk.models.batching import BatchedClassifier
 from rlaif_sdk.models.encoding import TokenArrays
 from rlaif_sdk.models.manifest import Manifest
 from rlaif_sdk.models.model_folder import folder_revision

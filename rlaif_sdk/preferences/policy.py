@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rlaif_sdk.exceptions import ConfigError, JudgeResponseError
 from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.io.token_batches import token_batches
 from rlaif_sdk.judges.backends import GeneratedText, JudgeBackend, RowError
-from rlaif_sdk.judges.backends.local import TransformersBackend, padded, token_batches
+from rlaif_sdk.judges.backends.local import TransformersBackend, padded
 from rlaif_sdk.judges.builtin import BACKENDS, TransformersParams
 from rlaif_sdk.judges.loading import load_backend
 from rlaif_sdk.plugins import JudgeBackendSpec, Registry
@@ -141,7 +142,7 @@ class LocalPolicy(TransformersBackend):
             if isinstance(prompt, list) and answers[row]
         ]
         lengths = [len(prompt) + len(answer) for _, prompt, answer in asked]
-        for batch in token_batches(lengths, self._batch_size, self._max_batch_tokens):
+        for batch in token_batches(lengths, self._max_batch_tokens, max_rows=self._batch_size):
             if stop.is_set():
                 break
             chosen = [asked[index] for index in batch]

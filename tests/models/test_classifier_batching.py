@@ -7,11 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rlaif_sdk import BatchError, Classifier, RewardError, load_classifier
-from rlaif_sdk.models.batching import token_batches
 
 TEXTS = ["the cat sat on the mat", "a dog", "bad", "", "very kind and not rude", "a dog", "hello \ud800 world"]
 PAIRS = ["question", "the answer is good and kind", "bad", "rude", "mat", "the dog sat", "hello"]
@@ -120,17 +117,6 @@ def test_a_closed_classifier_says_so(bert_folder: Path) -> None:
     loaded.close()
     with pytest.raises(RewardError, match="closed"):
         loaded.logits(["a"])
-
-
-@given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 100))
-def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budget: int) -> None:
-    """Padded to its longest row, a batch stays within the token budget unless it is a single row."""
-    batches = list(token_batches(lengths, budget))
-    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
-    longest = [max(lengths[row] for row in batch) for batch in batches]
-    assert longest == sorted(longest, reverse=True)
 
 
 def test_a_duplicate_is_scored_once(bert_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

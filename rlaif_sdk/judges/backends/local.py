@@ -19,6 +19,7 @@ from rlaif_sdk.conversations.templates import ChatEncoder
 from rlaif_sdk.exceptions import ConfigError, ConversationError, JudgeResponseError, needs_extra
 from rlaif_sdk.io.devices import own_device
 from rlaif_sdk.io.digests import json_digest
+from rlaif_sdk.io.token_batches import token_batches
 from rlaif_sdk.judges.backends import GeneratedText, LabelLogprobs, RowError
 from rlaif_sdk.judges.backends.label_tree import LabelTree
 from rlaif_sdk.judges.backends.shared_prefix import SharedPrefix, can_share_prefix
@@ -89,22 +90,6 @@ def lock_of(model: Any) -> threading.RLock:
     adapter has the lock of the model that it is on.
     """
     return _locks.setdefault(model.get_base_model() if hasattr(model, "get_base_model") else model, threading.RLock())
-
-
-def token_batches(lengths: Sequence[int], max_rows: int, max_tokens: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length, the longest first, so that a lack of memory shows at once.
-
-    A batch has at most ``max_rows`` rows and, with padding, ``max_tokens`` tokens; a sequence longer than that
-    has a batch of its own.
-    """
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and (len(batch) == max_rows or lengths[batch[0]] * (len(batch) + 1) > max_tokens):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def padded(
@@ -289,7 +274,7 @@ class TransformersBackend:
             if not isinstance(self._source, str):  # a model that others hold may be trained before the next call
                 self._shared.forget()
             return
-        for batch in token_batches([len(ids) for ids in sequences], self._batch_size, self._max_batch_tokens):
+        for batch in token_batches([len(ids) for ids in sequences], self._max_batch_tokens, max_rows=self._batch_size):
             if stop.is_set():
                 break
             yield from zip(batch, self._batch_logprobs([sequences[i] for i in batch]), strict=True)
@@ -323,7 +308,7 @@ class TransformersBackend:
         asked = [(row, ids) for row, ids in enumerate(prompts) if isinstance(ids, list)]
         sampling = self._sampling(temperature)
         lengths = [len(ids) + max_new_tokens for _, ids in asked]
-        for batch in token_batches(lengths, self._batch_size, self._max_batch_tokens):
+        for batch in token_batches(lengths, self._max_batch_tokens, max_rows=self._batch_size):
             if stop.is_set():
                 break
             ids_NT, mask_NT = padded([asked[i][1] for i in batch], self._pad_id, self._model.device, left=True)
