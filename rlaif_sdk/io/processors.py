@@ -1,10 +1,11 @@
-"""How many processors this process may use."""
+"""How many processors this process may use, and what they are."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
+import platform
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -17,6 +18,15 @@ def processor_count() -> int:
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return math.ceil(min(allowed, _quota()))
+
+
+def processor_name() -> str:
+    """The model of the processors, as Linux has it; elsewhere what the platform says."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _quota() -> float:

@@ -10,7 +10,6 @@ import contextlib
 import importlib.util
 import json
 import logging
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from rlaif_sdk.exceptions import RlaifError
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import default_cache_dir, write_json
+from rlaif_sdk.io.processors import processor_name
 from rlaif_sdk.io.token_batches import token_batches
 from rlaif_sdk.io.versions import installed_versions
 from rlaif_sdk.models.batching import BatchedClassifier
@@ -265,14 +265,6 @@ def cache_choice(
 def _file(manifest: Manifest, found: Mapping[str, Open], device: str | None, min_agreement: float) -> Path:
     files = [f"{name} {content}" for name, content in sorted(manifest.files.items())]
     libraries = (f"{name} {version}" for name, version in installed_versions(_LIBRARIES).items())
-    machine = [_processor(), str(thread_count()), str(cuda_device_count()), str(device), *libraries]
+    machine = [processor_name(), str(thread_count()), str(cuda_device_count()), str(device), *libraries]
     floor = [f"agreement {min_agreement}"] if len(found) > 1 else []
     return default_cache_dir() / "tuning" / f"{json_digest([files, sorted(found), machine, floor])}.json"
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -10,7 +10,7 @@ from rich.markdown import Markdown
 from rlaif_sdk.io.files import without_nan, write_json, write_text
 from rlaif_sdk.reporting.live_view import live_view, print_location
 from rlaif_sdk.reporting.runs import STAGES_FILE
-from rlaif_sdk.reporting.tables import format_estimate
+from rlaif_sdk.reporting.tables import format_estimate, format_number
 from rlaif_sdk.reporting.training_report import report_offline, report_online
 from rlaif_sdk.statistics.estimates import SampleMean
 
@@ -72,25 +72,25 @@ def _lines(stages: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield "\n## Labels\n"
     yield f"- {candidates['completions']} completions of {candidates['prompts']} prompts: {candidates['pairs']} pairs"
     yield f"- {labels['labelled']} labelled, {labels['failed']} failed, {labels['ties']} ties"
-    yield f"- flip rate {_number(labels['flip_rate'])}, mean confidence {_number(labels['mean_confidence'])}"
+    yield f"- flip rate {format_number(labels['flip_rate'])}, mean confidence {format_number(labels['mean_confidence'])}"
     yield f"\n## Reward model, on {model['held_out_pairs']} held-out pairs\n"
     yield "| | before | after |\n|---|---:|---:|"
     yield from map(_line, reliability_rows(model))
     yield "\n## Policy, on held-out prompts\n"
     yield "| | before | after | change |\n|---|---:|---:|---:|"
     yield from map(_line, policy_rows(policy))
-    yield f"\nDivergence from the starting model: {_number(policy['kl_per_answer'])} nats an answer in the last rollout."
+    yield f"\nDivergence from the starting model: {format_number(policy['kl_per_answer'])} nats an answer in the last rollout."
     yield "\n## The labelling judge on the answers after against those before\n"
     yield f"- the answer after wins: {format_estimate(SampleMean.from_dict(compared['win_rate']))} of {compared['win_rate']['n']}"
     yield f"- mean probability that it is better: {format_estimate(SampleMean.from_dict(compared['mean_probability']))}"
-    yield f"- flip rate {_number(compared['flip_rate'])}, {compared['ties']} ties, {compared['failed']} failed"
+    yield f"- flip rate {format_number(compared['flip_rate'])}, {compared['ties']} ties, {compared['failed']} failed"
 
 
 def reliability_rows(model: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """What the reward model's stage says of its probabilities, before and after training."""
     for key, name in RELIABILITY.items():
         if key in model["after"]:
-            yield name, _number(model["before"][key]), _number(model["after"][key])
+            yield name, format_number(model["before"][key]), format_number(model["after"][key])
 
 
 def policy_rows(policy: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]]:
@@ -103,7 +103,3 @@ def policy_rows(policy: Mapping[str, Any]) -> Iterator[tuple[str, str, str, str]
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

@@ -26,11 +26,11 @@ from rlaif_sdk.reporting.evaluation_tables import (
     ranking_warnings,
     reward_rows,
     shown,
-    spread,
     win_rate_estimates,
 )
 from rlaif_sdk.reporting.page import Section, page
 from rlaif_sdk.reporting.run_report.plots import Plot, colour
+from rlaif_sdk.reporting.tables import format_number
 from rlaif_sdk.statistics.arrays import json_number
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def write_measures_page(measures: Mapping[str, Measure], output: Path, *, files:
         shares = dict(zip(files, measure.passed, strict=False))
         texts = {f"mean of {label}": shown(estimate) for label, estimate in rows.items()}
         spreads = zip(files, measure.spreads, strict=False)
-        texts |= {f"standard deviation of {label}": spread(value) for label, value in spreads}
+        texts |= {f"standard deviation of {label}": format_number(value) for label, value in spreads}
         texts |= {f"share of {label} that passes {measure.threshold:g}": shown(own) for label, own in shares.items()}
         section.add("table", *_rows(texts))
     write_text(output, page("Rewards", [section]))

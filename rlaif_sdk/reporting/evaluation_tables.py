@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rlaif_sdk.evaluation.reward import TOTAL, LabelMetrics, PairMetrics
-from rlaif_sdk.reporting.tables import reliability_table, text_table
+from rlaif_sdk.reporting.tables import format_number, reliability_table, text_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -161,7 +161,12 @@ def contribution_rows(found: RewardEvaluation) -> tuple[list[str], list[list[str
     """What each reward adds, and how far it agrees with the others, under headings."""
     agreement = dict(zip(found.rewards, found.agreement_RR.tolist(), strict=True))
     rows = [
-        [name, shown(each.leave_one_out, signed=True), f"{each.shapley:+.3f}", *map(_number, agreement[name])]
+        [
+            name,
+            shown(each.leave_one_out, signed=True),
+            f"{each.shapley:+.3f}",
+            *(format_number(value, digits=2) for value in agreement[name]),
+        ]
         for name, each in found.contributions.items()
     ]
     return ["", "leave one out", "Shapley value", *(f"agrees with {name}" for name in found.rewards)], rows
@@ -243,10 +248,6 @@ def best_of_table(found: BestOfCurve) -> Table:
     return text_table(*best_of_rows(found), title="Best of n", caption=f"{best_of_words(found)}; {INTERVALS}.")
 
 
-def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"
-
-
 def ranking_warnings(found: Ranking) -> list[str]:
     """What a ranking cannot say, in words."""
     warnings = []
@@ -266,18 +267,13 @@ def measures_table(measures: Mapping[str, Measure]) -> Table:
     rows = []
     for name, measure in measures.items():
         rows.append([name, *_cells(paired, measure.before, measure.after, measure.change)])
-        rows.append(["  standard deviation", *map(spread, measure.spreads)])
+        rows.append(["  standard deviation", *map(format_number, measure.spreads)])
         if measure.passed:
             after = measure.passed[1] if paired else None
             label = f"  share that passes {measure.threshold:g}"
             rows.append([label, *_cells(paired, measure.passed[0], after, measure.passed_change)])
     headings = ("before", "after", "change", "rows") if paired else ("mean", "rows")
     return text_table(("", *headings), rows, title="Rewards", caption=INTERVALS)
-
-
-def spread(value: float) -> str:
-    """A standard deviation; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _cells(paired: bool, before: Estimate, after: Estimate | None, change: Estimate | None) -> list[str]:  # noqa: FBT001

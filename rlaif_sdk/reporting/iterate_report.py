@@ -9,7 +9,7 @@ from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.reporting.live_view import live_view, reporter
 from rlaif_sdk.reporting.plots import plot_curves
 from rlaif_sdk.reporting.runs import ROUNDS_FILE
-from rlaif_sdk.reporting.tables import format_estimate, text_table
+from rlaif_sdk.reporting.tables import format_estimate, format_number, text_table
 from rlaif_sdk.reporting.training_report import TOTAL
 from rlaif_sdk.statistics.estimates import SampleMean
 
@@ -39,7 +39,7 @@ def watch_iterate(run: IterateRun, console: Console, *, resume: bool = False) ->
 
         def tell(number: int, evaluation: Mapping[str, Any]) -> None:
             total = format_estimate(SampleMean.from_dict(evaluation[TOTAL]))
-            report(f"round {number}: composed reward {total}, KL {_number(evaluation['kl']['mean'])}")
+            report(f"round {number}: composed reward {total}, KL {format_number(evaluation['kl']['mean'])}")
 
         result = run_iterate(run, display=display, report=report, on_round=tell, resume=resume)
     report_iterate(result, console)
@@ -96,9 +96,9 @@ def round_rows(evaluations: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, 
             str(number),
             format_estimate(SampleMean.from_dict(evaluation[TOTAL])),
             format_estimate(SampleMean.from_dict(evaluation["change"]), signed=True) if number else "",
-            *(_number(evaluation["rewards"][name]["mean"]) for name in rewards),
-            _number(evaluation["kl"]["mean"]) if number else "",
-            _number(evaluation["health"][LENGTH]["mean"], digits=1),
+            *(format_number(evaluation["rewards"][name]["mean"]) for name in rewards),
+            format_number(evaluation["kl"]["mean"]) if number else "",
+            format_number(evaluation["health"][LENGTH]["mean"], digits=1),
         )
 
 
@@ -111,7 +111,3 @@ def curve_points(number: int, evaluation: Mapping[str, Any]) -> dict[str, Any]:
         **{f"reward/{name}": reward["mean"] for name, reward in evaluation["rewards"].items()},
         **{name: measure["mean"] for name, measure in evaluation["health"].items()},
     }
-
-
-def _number(value: float | None, *, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"

@@ -70,6 +70,11 @@ def format_estimate(value: SampleMean, *, signed: bool = False) -> str:
     return mean if math.isnan(value.standard_error) else f"{mean} ± {value.standard_error:.{digits}f}"
 
 
+def format_number(value: float | None, *, digits: int = 3) -> str:
+    """A number to so many digits; a dash where there is none."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
 def comparison_table(
     before: Mapping[str, Array],
     after: Mapping[str, Array],

@@ -248,7 +248,7 @@ def prompt_room(config: Any, new_tokens: int) -> int | None:
     Raises:
         ConfigError: Already the completion is longer than what the policy takes.
     """
-    encodes = bool(getattr(config, "is_encoder_decoder", False))
+    encodes = is_encoder_decoder(config)
     whole = longest_text(config)
     if whole is not None and new_tokens >= whole:
         raise ConfigError(

@@ -28,6 +28,7 @@ from rlaif_sdk.exceptions import ConfigError, StateError, needs_extra
 from rlaif_sdk.io.digests import json_digest
 from rlaif_sdk.io.files import without_nan, write_json
 from rlaif_sdk.io.jobs import differences, locked, shown
+from rlaif_sdk.io.processors import processor_name
 from rlaif_sdk.io.redaction import without_secrets
 from rlaif_sdk.io.tables import open_rows, write_table
 from rlaif_sdk.io.versions import installed_versions
@@ -184,20 +185,12 @@ def hardware() -> dict[str, Any]:
     cuda = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "ram_gib": round(Machine.look().ram / GIB, 1),
         "cuda": cuda,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def now() -> str:
