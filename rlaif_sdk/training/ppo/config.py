@@ -142,6 +142,16 @@ class PPOConfig(RLOOConfig):
     samples_file: str | None = field(
         default=None, metadata={"help": "The JSONL file for the samples; rollouts.jsonl in output_dir if not set."}
     )
+    vllm_importance_sampling_correction: bool = field(
+        default=True,
+        metadata={
+            "help": "Weigh the policy loss of each token by how much likelier it is to the policy than to the vLLM that drew "
+            "it, which rounds otherwise; as GRPO's token_truncate."
+        },
+    )
+    vllm_importance_sampling_clip_max: float = field(
+        default=3.0, metadata={"help": "The largest such weight; what is above counts as this much."}
+    )
     missing_eos_penalty: float = field(
         default=0.0, metadata={"help": "Taken from the score of a completion that was truncated."}
     )

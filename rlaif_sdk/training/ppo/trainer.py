@@ -55,7 +55,7 @@ from rlaif_sdk.training.ppo.inputs import (
     is_encoder_decoder,
 )
 from rlaif_sdk.training.ppo.kl import KLController, estimate_kl
-from rlaif_sdk.training.ppo.losses import ppo_loss
+from rlaif_sdk.training.ppo.losses import importance_weights, ppo_loss
 from rlaif_sdk.training.ppo.policy import (
     CompletionScores,
     base_model,
@@ -70,6 +70,7 @@ from rlaif_sdk.training.ppo.rollout import Rollout, Tokens
 from rlaif_sdk.training.ppo.samples import SAMPLES_FILE, LoggedSamples, SampleFile, sample_records, show_samples
 from rlaif_sdk.training.ppo.sampling import (
     AtTrainBegin,
+    DrawnLogprobs,
     EpochRepeatSampler,
     check_vllm,
     end_completions_at,
@@ -184,6 +185,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
     _minibatches: Sequence[Rollout] = ()
     _drifted: frozenset[str] = frozenset()
     _early_stopped = False
+    _drawn: DrawnLogprobs | None = None
     _evaluated: list[Measured] = []  # noqa: RUF012 - replaced at the start of each evaluation
     _parts: list[tuple[tuple[str, ...], Tensor]]
 
@@ -262,11 +264,16 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         self.add_callback(AtTrainBegin(self._align))
         chosen = args.generation_kwargs if isinstance(args.generation_kwargs, dict) else {}
         if self.use_vllm:
-            end_completions_at(self.vllm_generation, self.eos_token_ids)
-            keep_base_weights(self.vllm_generation, self.model)
+            self._prepare_vllm()
             warn_of_mismatches(sampling_by_vllm(args), chosen)
         else:
             warn_of_mismatches(self._policy.generation_config.to_dict(), self.generation_config.to_dict(), chosen)
+
+    def _prepare_vllm(self) -> None:
+        end_completions_at(self.vllm_generation, self.eos_token_ids)
+        keep_base_weights(self.vllm_generation, self.model)
+        if self.args.vllm_importance_sampling_correction:
+            self._drawn = DrawnLogprobs(self.vllm_generation)
 
     def _check_shards(self) -> None:
         """Refuse what cannot be done with weights in parts, and let them say float32.
@@ -529,6 +536,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
             values_BT=policy.values_BT,
             ref_logprobs_BT=ref_logprobs_BT,
             token_rewards_BT=token_rewards_BT,
+            drawn_logprobs_BT=self._drawn.where_known(policy.logprobs_BT) if self._drawn else None,
             gamma=self.args.gamma,
             gae_lambda=self.args.gae_lambda,
             kl_coef=0.0 if self.args.use_kl_loss else self.kl_controller.coef,
@@ -677,6 +685,10 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         kl_BT = None
         if ref_logprobs_BT is not None:
             kl_BT = estimate_kl(scores.logprobs_BT, ref_logprobs_BT, self.args.kl_estimator)
+        weights_BT = None
+        if minibatch.drawn_logprobs_BT is not None:
+            most = self.args.vllm_importance_sampling_clip_max
+            weights_BT = importance_weights(minibatch.old_logprobs_BT, minibatch.drawn_logprobs_BT, most=most)
         loss = ppo_loss(
             logprobs_BT=scores.logprobs_BT,
             entropies_BT=scores.entropies_BT,
@@ -693,6 +705,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
             entropy_coef=self.args.entropy_coef,
             kl_BT=kl_BT,
             kl_coef=self.kl_controller.coef,
+            weights_BT=weights_BT,
         )
         parts = self.processes.mean(torch.stack([*loss.metrics.values()]))
         self._parts.append((tuple(loss.metrics), parts))
