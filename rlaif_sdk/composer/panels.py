@@ -39,11 +39,10 @@ class Panel(Aggregator):
     Unlike a weighted sum it does not grow with the number of its members or their weights. Members of weight 0, and those
     missing from a row, take no part. With ``doubt`` *k* a row loses *k* times its members' `spread`: a lower confidence
     bound, which keeps a policy from what only some of the judges overrate. Mean, worst case and mean minus a multiple of
-    the spread are the three objectives that Coste et al. (2024, "Reward Model Ensembles Help Mitigate
-    Overoptimization") compare, who take the variance where this takes its root, so that *k* has no unit. Of *n* members of equal weight the value
-    falls with none that rises while *k* is at most 1 / sqrt(n - 1); with more, a member that alone rises far enough lowers
-    it. Eisenstein et al.
-    (2023, "Helping or Herding?") compare mean, median and worst case.
+    the spread are the three objectives that Coste et al. (2024, "Reward Model Ensembles Help Mitigate Overoptimization")
+    compare, who take the variance where this takes its root, so that *k* has no unit; Eisenstein et al. (2023, "Helping or
+    Herding?") compare mean, median and worst case. Of *n* members of equal weight the value falls with none that rises while
+    *k* is at most 1 / sqrt(n - 1); with more, a member that alone rises far enough lowers it.
 
     With ``certainty`` members weigh by the inverse of their variance in the row: where their errors are independent and none is
     biased, no other weights give the mean a smaller error (Cochran 1954, "The Combination of Estimates from Different

@@ -204,7 +204,7 @@ class _Text:
             try:
                 value, self._at = _scan(self._buffer, self._at)
             except (ValueError, StopIteration, RecursionError, _RepeatedKeyError) as error:
-                if self._may_go_on(error) and self._more():
+                if self._is_cut(error) and self._more():
                     continue
                 problem = f"no valid JSON: {error.msg}" if isinstance(error, json.JSONDecodeError) else None
                 refused = _refused(error, self._name, row)
@@ -212,7 +212,7 @@ class _Text:
                 raise DataError(problem or refused.message, file=self._name, row=row, hint=hint) from error
             return value
 
-    def _may_go_on(self, error: Exception) -> bool:
+    def _is_cut(self, error: Exception) -> bool:
         """Whether a value is cut by the end of what is read, rather than wrong."""
         if isinstance(error, json.JSONDecodeError):
             return error.msg.startswith("Unterminated") or error.pos > len(self._buffer) - _LONGEST_TOKEN
