@@ -6,7 +6,7 @@ RlaifError
 ├── ConversationError (ValueError)        a prompt or completion cannot be read; carries row and message
 ├── BatchError (ValueError)               a RewardBatch is malformed
 ├── StateError (ValueError)               saved state does not fit what it is loaded into
-├── MissingExtraError (ImportError)       an optional dependency is not installed
+├── MissingExtraError (ImportError)       an optional dependency is not installed, or cannot be imported
 ├── PluginError
 │   ├── PluginLoadError (ImportError)     a plugin could not be imported or registered
 │   ├── PluginConflictError (ValueError)  two plugins offer one name
@@ -151,10 +151,21 @@ class StateError(RlaifError, ValueError):
 
 
 class MissingExtraError(RlaifError, ImportError):
-    """An optional dependency is not installed; the message carries the pip command."""
+    """An optional dependency is not installed, or cannot be imported; the message carries the pip command.
 
-    def __init__(self, what: str, *, extra: str, package: str = "rlaif-sdk") -> None:
-        super().__init__(f"{what} is not installed", hint=f'pip install "{package}[{extra}]"')
+    Args:
+        what: The dependency.
+        extra: The extra that has it.
+        package: The package of the extra.
+        why: Why it cannot be imported, though it is installed.
+    """
+
+    def __init__(self, what: str, *, extra: str, package: str = "rlaif-sdk", why: str | None = None) -> None:
+        command = f'pip install "{package}[{extra}]"'
+        if why is None:
+            super().__init__(f"{what} is not installed", hint=command)
+        else:
+            super().__init__(f"{what} cannot be imported: {why}", hint=f"{command} brings versions that fit")
         self.extra = extra
 
 
@@ -167,12 +178,15 @@ def needs_extra(extra: str, what: str | None = None) -> Iterator[None]:
         what: What the error calls it; by default the module that is missing.
 
     Raises:
-        MissingExtraError: A module is not installed. One that is there and cannot be imported says itself why.
+        MissingExtraError: A module is not installed, or is and cannot be imported.
     """
     try:
         yield
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(what or error.name or str(error), extra=extra) from error
+    except RlaifError:
+        raise
+    except ImportError as error:
+        why = None if isinstance(error, ModuleNotFoundError) else str(error)
+        raise MissingExtraError(what or error.name or "a package", extra=extra, why=why) from error
 
 
 class PluginError(RlaifError):
