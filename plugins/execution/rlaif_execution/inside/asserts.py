@@ -32,7 +32,7 @@ class Tally:
     So the function, which may decide how often a statement runs, cannot decide how many tests there are.
     """
 
-    def __init__(self, asserts: Asserts, calls: Callable[[], int], *, stop_at_first: bool) -> None:
+    def __init__(self, asserts: AssertRewriter, calls: Callable[[], int], *, stop_at_first: bool) -> None:
         self._first: dict[str, Any] | None = None
         self._asserts = asserts
         self._calls = calls
@@ -73,7 +73,7 @@ class Tally:
             raise Stop
 
 
-class Asserts(ast.NodeTransformer):
+class AssertRewriter(ast.NodeTransformer):
     """Turns each assert into one that is counted and lets the rest go on; one of a constant asks nothing and stays.
 
     Attributes:

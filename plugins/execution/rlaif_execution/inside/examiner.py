@@ -6,7 +6,7 @@ import builtins
 import random
 
 from rlaif_execution.inside import program, wire
-from rlaif_execution.inside.asserts import TALLY, Asserts, BrokenAssert, Stop, Tally
+from rlaif_execution.inside.asserts import TALLY, AssertRewriter, BrokenAssert, Stop, Tally
 from rlaif_execution.inside.channel import Channel
 
 TYPE_CHECKING = False  # as a type checker knows it; importing typing costs a sandbox a tenth of its start
@@ -58,7 +58,7 @@ def main(channel: Channel) -> None:
     channel.move_away()
     random.seed(0)
     candidate = _Candidate(channel)
-    asserts = Asserts()
+    asserts = AssertRewriter()
     tally = Tally(asserts, lambda: candidate.calls, stop_at_first=request["stop_at_first"])
     ended: BaseException | None = None
     broken: BaseException | None = None
@@ -78,7 +78,7 @@ def main(channel: Channel) -> None:
     channel.send(found | {name: wire.describe(error) if error else None for name, error in problems.items()})
 
 
-def _examine(request: dict[str, Any], tally: Tally, asserts: Asserts, candidate: _Candidate) -> None:
+def _examine(request: dict[str, Any], tally: Tally, asserts: AssertRewriter, candidate: _Candidate) -> None:
     name = request["name"]
     namespace: dict[str, Any] = {"__name__": "tests"}
     _, runs = program.beginning(request["prompt"], name)
