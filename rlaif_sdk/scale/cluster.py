@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from rlaif_sdk.exceptions import ConfigError, RlaifError, needs_extra
+from rlaif_sdk.io.processors import processor_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,7 @@ def _of_this_machine(workers: Workers) -> dict[str, Any]:
     """How Ray is started here, unless RAY_ADDRESS names a cluster."""
     if os.environ.get("RAY_ADDRESS"):
         return {}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"address": "local", "num_cpus": max(cores, workers.actors or 1), "include_dashboard": False}
+    return {"address": "local", "num_cpus": max(processor_count(), workers.actors or 1), "include_dashboard": False}
 
 
 def typed(error: BaseException) -> BaseException:
