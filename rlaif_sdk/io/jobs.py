@@ -1,7 +1,7 @@
 """The folder of a job's results: one process works in it at a time, and it belongs to one job.
 
-What says so, and what else the job keeps beside its results, lies in ``__job__/`` within it. Readers of tables (pyarrow, Spark, ``datasets``) pass over a folder of such
-a name, so a folder of Parquet parts is a plain data set.
+What says so, and what else the job keeps beside its results, lies in ``__job__/`` within it. Readers of tables
+(pyarrow, Spark, ``datasets``) pass over a folder of such a name, so a folder of Parquet parts is a plain data set.
 """
 
 from __future__ import annotations

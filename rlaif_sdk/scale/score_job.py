@@ -330,7 +330,8 @@ def score_table(
 
     The table is cut into shards, and each becomes a Parquet file in the output folder, in the order of the rows. The
     files' names sort in that order too, and the folder is a plain data set for whatever reads Parquet. The numbers are
-    those of one machine. A run that was stopped is resumed with the shards that are missing. A worker that is killed is replaced, and its shard done again; nothing is written twice.
+    those of one machine. A run that was stopped is resumed with the shards that are missing. A worker that is killed is
+    replaced, and its shard done again; nothing is written twice.
 
     Args:
         file: The table. A ``.jsonl`` or ``.parquet`` file is read where it is, under a path that all machines reach; of

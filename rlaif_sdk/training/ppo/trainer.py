@@ -105,9 +105,9 @@ _logger = logging.getLogger(__name__)
 class PPOTrainer(MeansOverRows, RLOOTrainer):
     """Trains a language model by proximal policy optimisation, with a value head on it or a critic of its own.
 
-    The KL divergence from the policy as it started is taken from the reward, or is a term of the loss. With PEFT the reference is the model with
-    its adapter switched off; otherwise it is a frozen copy, made in memory. Under a launcher several processes train as
-    one.
+    The KL divergence from the policy as it started is taken from the reward, or is a term of the loss. With PEFT the
+    reference is the model with its adapter switched off; otherwise it is a frozen copy, made in memory. Under a
+    launcher several processes train as one.
 
     Example:
         >>> from datasets import Dataset
