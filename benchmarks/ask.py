@@ -294,7 +294,7 @@ def alone(batches: Sequence[RewardBatch]) -> list[RewardBatch]:
 
 
 def cost(batches: Sequence[RewardBatch], warm: int) -> float:
-    """Processor milliseconds that the policy adds to a group of eight after so many batches, lessons and more calls included."""
+    """Processor milliseconds that the policy adds to a group of eight after so many batches, learning and more calls included."""
     seconds = {}
     for name, ask in (("always", None), ("ask", Ask()), ("always again", None), ("ask again", Ask())):
         parts = {"rule": Component(Recorded("rule")), "judge": Component(Recorded("judge"), ask=ask)}
