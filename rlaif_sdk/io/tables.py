@@ -280,6 +280,8 @@ def open_rows(source: Source, *, config: str | None = None, split: str | None = 
 
 def table_name(source: Source) -> str:
     """What a table is called in errors."""
+    if str(source) == STANDARD_INPUT:
+        return "standard input"
     return str(source) if isinstance(source, TableName) else f"the {type(source).__name__}"
 
 
