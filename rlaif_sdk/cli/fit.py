@@ -124,7 +124,7 @@ def _check_output(output: Path | None, files: list[Path], config: Path, *, compo
     if str(output) == STANDARD_INPUT:
         problem = "a composition is written with its card: name a file" if composed else None
     elif output.resolve() in {file.resolve() for file in (*files, config)}:
-        problem = "the output would overwrite the input"
+        problem = "the output would overwrite the input: name another file"
     elif composed and output.resolve().parent != config.resolve().parent:
         problem = f"paths in a composition are relative to its folder: write it into {config.parent}"
     if problem:

@@ -56,7 +56,13 @@ class ConfigCommand(TyperCommand):
                 problem = f"is given twice: --config {given['config']}, and {config} as the last argument"
                 raise typer.BadParameter(problem, ctx=ctx, param=self._config())
             args = [f"--config={config}", *(word for word in words if word is not config)]
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            if error.param is self._config() and not error.message:  # it is missing
+                begin = "rlaif init config writes a composition, and rlaif schema has the keys of every config"
+                error.message = f"Name its file last, or after the option: {begin}"
+            raise
 
     def _config(self) -> Any:
         return next((one for one in self.params if one.name == "config"), None)

@@ -342,7 +342,8 @@ def opened_parquet(path: Path, name: str | None = None) -> Iterator[Any]:
         with parquet.ParquetFile(path) as file:
             yield file
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DataError(f"no valid Parquet: {error}", file=name or str(path)) from error
+        hint = "write it again, or name the file by what it is"
+        raise DataError(f"no valid Parquet: {error}", file=name or str(path), hint=hint) from error
 
 
 def read_parquet(path: Path, name: str) -> Iterator[Row]:
