@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.files import config_text
 from rlaif_sdk.io.redaction import is_secret
+from rlaif_sdk.io.text import is_safe_text
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Location = tuple[str | int, ...]
@@ -448,13 +449,19 @@ def _record(
 
 
 def _check_value(node: yaml.Node, line: int, file: str | None, loader: yaml.SafeLoader) -> None:
-    """Refuse what JSON has not, and numbers that are none."""
+    """Refuse what JSON has not, numbers that are none, and half characters."""
     if node.tag == _MERGE:
         return
     if node.tag not in _TAGS:
         hint = "a config has what JSON has: text, numbers, truth values, null, lists and mappings"
         raise ConfigError(f"the tag {node.tag.replace(_TAG, '!!')} is not read here", file=file, line=line, hint=hint)
     if isinstance(node, yaml.ScalarNode):
+        if not is_safe_text(node.value):
+            try:  # JSON escapes one character as a pair
+                node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                problem = f"half a character (a lone surrogate) in {node.value[:40]!r}"
+                raise ConfigError(problem, file=file, line=line, hint="write the whole one") from None
         try:
             loader.construct_object(node)
         except (ValueError, LookupError) as error:

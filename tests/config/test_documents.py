@@ -193,6 +193,11 @@ def test_bottomless_nesting_is_refused(is_json: bool, text: str) -> None:
         ("a: 1", True, 1, "no valid JSON"),
         ("", True, 1, "no valid JSON"),
         ("# nothing\n", False, 1, "is empty"),
+        ('a: 1\n"b\\ud83d": 2', False, 2, r"half a character \(a lone surrogate\) in 'b"),
+        ('a: 1\nb: "\\ude00\\ud83d"', False, 2, "half a character"),
+        ('a: |\n  x\nb:\n  - "c\\ud83d\\ud83d\\ude00"', False, 4, "half a character"),
+        ('{"a": 1,\n"b\\udfff": 2}', True, 2, "half a character"),
+        ('{"a":\n["\\ud800"]}', True, 2, "half a character"),
     ],
 )
 def test_malformed_text_is_refused_with_its_line(text: str, is_json: bool, line: int | None, problem: str) -> None:
@@ -259,6 +264,15 @@ def test_keys_of_characters_that_yaml_does_not_take_are_told_apart(one: str, oth
     assert parse_document(text, is_json=True).data == {one: 1, other: 2}
     with pytest.raises(ConfigError, match=r"line:3: the key .* stands twice, first on line 2"):
         parse_document(text.replace(other, one), is_json=True)
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_two_escapes_of_one_character_are_one(is_json: bool) -> None:
+    """As JSON escapes what is beyond 16 bits, in keys and values, which have their lines."""
+    text = '{"a\\ud83d\\ude00": ["\\ud835\\udd38b"],\n "\\ud83d\\ude01": 1}'
+    document = parse_document(text, file="c", is_json=is_json)
+    assert document.data == {"a\U0001f600": ["\U0001d538b"], "\U0001f601": 1}
+    assert document.place(("\U0001f601",)) == "c:2"
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
