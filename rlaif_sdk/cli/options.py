@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.io.files import config_text
+from rlaif_sdk.io.files import config_text, is_same_path
 
 if TYPE_CHECKING:
     from rlaif_sdk.scale import Workers
@@ -37,14 +37,31 @@ AllowChanged = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+WRITTEN = ("output", "report", "plot", "export")
+"""The parameters that name a file to write."""
+
+
 class ConfigCommand(TyperCommand):
-    """A command whose config, if it has one, follows ``--config`` or is the last argument.
+    """A command that writes over nothing that it reads, and whose config, if it has one, may be the last argument.
 
     The last argument is the config where the command's other arguments leave it over, or where it ends in .yaml or .yml.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Write the option's name before a config that is an argument."""
+        """Read the arguments, and refuse a file to write that is one to read, as a slip of the hand names it."""
+        rest = self._parse(ctx, args)
+        for one in self.params:
+            written = ctx.params.get(one.name) if one.name in WRITTEN else None
+            if isinstance(written, Path) and written.is_file():
+                for name, read in ctx.params.items():
+                    named = read if isinstance(read, list) else [read]
+                    if name != one.name and any(
+                        is_same_path(written, path) for path in named if isinstance(path, Path)
+                    ):
+                        raise typer.BadParameter("the output would overwrite the input", ctx=ctx, param=one)
+        return rest
+
+    def _parse(self, ctx: Any, args: list[str]) -> list[str]:
         if self._config() is None:
             return super().parse_args(ctx, args)
         words = [_Word(word) for word in args]
