@@ -58,7 +58,7 @@ class ConfigCommand(TyperCommand):
                     if name != one.name and any(
                         is_same_path(written, path) for path in named if isinstance(path, Path)
                     ):
-                        raise typer.BadParameter("the output would overwrite the input", ctx=ctx, param=one)
+                        raise typer.BadParameter("the output would overwrite the input", param_hint=one.opts[0])
         return rest
 
     def _parse(self, ctx: Any, args: list[str]) -> list[str]:

@@ -252,7 +252,7 @@ def test_a_link_that_leads_back_to_itself_is_told(tmp_path: Path) -> None:
     (tmp_path / "b").symlink_to("a")
     (tmp_path / "c").symlink_to("a/c")
     for name in ("a", "b/x.json", "c"):
-        with pytest.raises(OSError) as caught:  # noqa: PT011 - by its number
+        with pytest.raises(OSError) as caught:
             write_text(tmp_path / name, "x")
         assert caught.value.errno == errno.ELOOP
         assert "leads back to itself" in str(refusal(caught.value))
