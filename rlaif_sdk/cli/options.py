@@ -52,13 +52,10 @@ class ConfigCommand(TyperCommand):
         rest = self._parse(ctx, args)
         for one in self.params:
             written = ctx.params.get(one.name) if one.name in WRITTEN else None
-            if isinstance(written, Path) and written.is_file():
-                for name, read in ctx.params.items():
-                    named = read if isinstance(read, list) else [read]
-                    if name != one.name and any(
-                        is_same_path(written, path) for path in named if isinstance(path, Path)
-                    ):
-                        raise typer.BadParameter("the output would overwrite the input", param_hint=one.opts[0])
+            others = [value for name, value in ctx.params.items() if name != one.name]
+            named = [path for value in others for path in (value if isinstance(value, list) else [value])]
+            if isinstance(written, Path) and any(is_same_path(written, path) for path in named if _is_file(path)):
+                raise typer.BadParameter("the output would overwrite the input", param_hint=one.opts[0])
         return rest
 
     def _parse(self, ctx: Any, args: list[str]) -> list[str]:
@@ -86,6 +83,10 @@ class ConfigCommand(TyperCommand):
         """Show the config as the last argument too."""
         pieces, config = super().collect_usage_pieces(ctx), self._config()
         return pieces if config is None else [*pieces, "{config}" if config.required else "[config]"]
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, Path) and value.is_file()
 
 
 class _Word(str):

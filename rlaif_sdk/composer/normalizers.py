@@ -540,7 +540,11 @@ class LimitParams(Params):
     @field_validator("winsorize", mode="before")
     @classmethod
     def _either_end(cls, value: Any) -> Any:
-        return (value, 1.0 - value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return value
+        if not 0 <= value < 0.5:  # which a whole number of any length may be asked
+            raise ValueError("the quantiles must be in order and within [0, 1]: a share is from 0 to below 0.5")
+        return value, 1.0 - value
 
     @field_validator("winsorize")
     @classmethod
