@@ -433,6 +433,9 @@ def _record(
                 raise ConfigError("a key must be plain text", file=file, line=line)
             _check_value(key_node, line, file, loader)
             key = key_node.value if key_node.tag == _MERGE else loader.construct_object(key_node)
+            if isinstance(key, str) and not is_safe_text(key):
+                problem = f"half a character (a lone surrogate) in the key {key[:40]!r}"
+                raise ConfigError(problem, file=file, line=line, hint="write the whole one")
             if isinstance(key, bool):
                 hint = "quote it"
                 raise ConfigError(
@@ -449,19 +452,15 @@ def _record(
 
 
 def _check_value(node: yaml.Node, line: int, file: str | None, loader: yaml.SafeLoader) -> None:
-    """Refuse what JSON has not, numbers that are none, and half characters."""
+    """Refuse what JSON has not, and numbers that are none."""
     if node.tag == _MERGE:
         return
     if node.tag not in _TAGS:
         hint = "a config has what JSON has: text, numbers, truth values, null, lists and mappings"
         raise ConfigError(f"the tag {node.tag.replace(_TAG, '!!')} is not read here", file=file, line=line, hint=hint)
     if isinstance(node, yaml.ScalarNode):
-        if not is_safe_text(node.value):
-            try:  # JSON escapes one character as a pair
-                node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16")
-            except UnicodeDecodeError:
-                problem = f"half a character (a lone surrogate) in {node.value[:40]!r}"
-                raise ConfigError(problem, file=file, line=line, hint="write the whole one") from None
+        if not is_safe_text(node.value):  # JSON escapes one character as a pair
+            node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         try:
             loader.construct_object(node)
         except (ValueError, LookupError) as error:
