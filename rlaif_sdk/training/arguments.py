@@ -217,7 +217,7 @@ _ABOVE_0 = frozenset({
     "logging_steps", "logprob_batch_tokens", "max_approx_kl", "max_completion_length", "max_kl", "max_length", "num_generations",
     "num_generations_eval", "num_iterations", "num_train_epochs", "per_device_eval_batch_size",
     "per_device_train_batch_size", "repetition_penalty", "save_steps", "steps_per_generation", "temperature", "top_p",
-    "value_clip", "value_learning_rate",
+    "value_clip", "value_learning_rate", "vllm_importance_sampling_clip_max",
 })  # fmt: skip
 _AT_LEAST_0 = frozenset({
     "adam_beta1", "adam_beta2", "adam_epsilon", "beta", "entropy_coef", "epsilon", "epsilon_high", "gae_lambda", "gamma",

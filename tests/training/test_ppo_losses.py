@@ -10,7 +10,12 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor  # noqa: E402
 
-from rlaif_sdk.training.ppo.losses import clipped_policy_losses, clipped_value_losses, ppo_loss  # noqa: E402
+from rlaif_sdk.training.ppo.losses import (  # noqa: E402
+    clipped_policy_losses,
+    clipped_value_losses,
+    importance_weights,
+    ppo_loss,
+)
 from rlaif_sdk.training.ppo.masked import (  # noqa: E402
     explained_variance,
     masked_mean,
@@ -212,3 +217,44 @@ def test_the_entropy_bonus_rewards_spread() -> None:
     given_["entropies_BT"].requires_grad_()
     ppo_loss(**given_, tokens=10.0).total.backward()
     torch.testing.assert_close(given_["entropies_BT"].grad, -0.01 * given_["mask_BT"].double() / 10.0)
+
+
+def test_weights_make_the_gradient_that_of_the_policy_s_own_samples() -> None:
+    """Over all tokens that an engine of other numerics draws, the weighted gradient is the one under the policy's own draws."""
+    odds_V = torch.tensor([0.3, -1.2, 0.9, 0.1], requires_grad=True)
+    drawn_V = torch.tensor([0.1, -1.0, 1.1, -0.1]).log_softmax(dim=0)
+    advantages_V = torch.tensor([1.0, -2.0, 0.5, 3.0])
+    own_V = odds_V.log_softmax(dim=0)
+    (wanted,) = torch.autograd.grad(-(own_V.exp() * advantages_V).sum(), odds_V, retain_graph=True)
+    weights_BT = importance_weights(own_V.detach()[:, None], drawn_V[:, None], most=3.0)
+    assert (weights_BT - 1).abs().max() > 0.05
+    old_BT, zeros_BT = own_V.detach()[:, None], torch.zeros(4, 1)
+    for mine, expected in ((weights_BT, True), (None, False)):
+        losses = [
+            ppo_loss(
+                logprobs_BT=own_V[row : row + 1, None],
+                entropies_BT=zeros_BT[:1],
+                values_BT=zeros_BT[:1],
+                old_logprobs_BT=old_BT[row : row + 1],
+                old_values_BT=zeros_BT[:1],
+                advantages_BT=advantages_V[row : row + 1, None],
+                returns_BT=zeros_BT[:1],
+                mask_BT=torch.ones(1, 1),
+                tokens=1.0,
+                clip=(0.2, 0.2),
+                value_clip=None,
+                value_coef=0.0,
+                entropy_coef=0.0,
+                weights_BT=None if mine is None else mine[row : row + 1],
+            ).total
+            for row in range(4)
+        ]
+        whole = (drawn_V.exp() * torch.stack(losses)).sum()
+        (found,) = torch.autograd.grad(whole, odds_V, retain_graph=True)
+        assert torch.allclose(found, wanted, atol=1e-6) == expected
+
+
+def test_a_weight_is_at_most_what_it_may_be() -> None:
+    """A token that the engine held for nearly impossible would have the gradient of a thousand others."""
+    weights_BT = importance_weights(torch.tensor([[-1.0, -2.0, -3.0]]), torch.tensor([[-9.0, -2.0, -2.0]]), most=3.0)
+    torch.testing.assert_close(weights_BT, torch.tensor([[3.0, 1.0, torch.tensor(-1.0).exp()]]))

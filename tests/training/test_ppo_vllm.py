@@ -58,6 +58,16 @@ class EngineDouble(VLLMGeneration):
         return None, [[6, 7, 8, 1] for _ in prompts], None, None
 
 
+class SayingDouble(EngineDouble):
+    """Says log-probabilities that are further down by a constant, but for one token that it knows nothing of."""
+
+    def generate(self, prompts: Any, **_: Any) -> Any:
+        assert self.logprobs == 0, "those of the tokens drawn are asked for"
+        _, completions, _, _ = super().generate(prompts)
+        self.said = [[[-4.0], [-3.5], [None], [-5.0]] for _ in completions]
+        return None, completions, self.said, None
+
+
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trl.trainer.rloo_trainer.VLLMGeneration", EngineDouble)
@@ -192,3 +202,40 @@ def test_a_config_is_read_with_the_same_rights_as_the_model(
     with pytest.raises(TrainingError, match="encoder-decoder"):
         make_trainer("some/model", model_init_kwargs={**where, "dtype": "bfloat16"}, **SETTINGS)
     assert asked == where
+
+
+def test_the_loss_is_weighed_by_what_vllm_says_of_its_tokens(
+    make_trainer: Make, load_model: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each token's weight is how much likelier it is to the policy; one of which vLLM says nothing has the weight 1."""
+    monkeypatch.setattr("trl.trainer.rloo_trainer.VLLMGeneration", SayingDouble)
+    monkeypatch.setattr(vllm_generation, "is_vllm_available", lambda: True)
+    trainer = make_trainer(load_model("llama"), by_rule, max_steps=2, vllm_importance_sampling_clip_max=2.0, **SETTINGS)
+    collect, rollouts = trainer._collect, []
+    trainer._collect = lambda rows: rollouts.append(collect(rows)) or rollouts[-1]
+    trainer.train()
+    old_BT, drawn_BT = rollouts[0].old_logprobs_BT, rollouts[0].drawn_logprobs_BT
+    assert drawn_BT[0].tolist() == [-4.0, -3.5, old_BT[0, 2].item(), -5.0]
+    first, second, *_ = trainer.state.log_history
+    apart_BT = old_BT - drawn_BT
+    assert first["sampling/sampling_logp_difference/mean"] == pytest.approx(apart_BT.abs().mean().item(), rel=1e-4)
+    ratio = "sampling/importance_sampling_ratio/mean"
+    weights = apart_BT.exp().clamp(max=2.0)
+    assert (first[ratio] + second[ratio]) / 2 == pytest.approx(weights.mean().item(), rel=1e-4), (
+        "of the steps' minibatches"
+    )
+    assert apart_BT.exp().max() > 2.0, "one is cut off"
+
+
+def test_without_the_correction_vllm_is_not_asked(
+    make_trainer: Make, load_model: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log-probabilities cost vLLM time; nothing is logged of them."""
+    monkeypatch.setattr("trl.trainer.rloo_trainer.VLLMGeneration", EngineDouble)
+    monkeypatch.setattr(vllm_generation, "is_vllm_available", lambda: True)
+    trainer = make_trainer(
+        load_model("llama"), by_rule, max_steps=1, vllm_importance_sampling_correction=False, **SETTINGS
+    )
+    trainer.train()
+    assert trainer.vllm_generation.logprobs is None
+    assert not any(name.startswith("sampling/") for entry in trainer.state.log_history for name in entry)

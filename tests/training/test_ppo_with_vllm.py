@@ -60,7 +60,6 @@ class Watched:
     def __init__(self, trainer: PPOTrainer) -> None:
         self.trainer = trainer
         self.engine = trainer.vllm_generation
-        self.engine.logprobs = 0  # those of the tokens drawn, which TRL does not ask for
         self.answers: list[tuple[list[list[int]], list[list[list[float]]]]] = []
         self.rollouts: list[Rollout] = []
         generate, collect = self.engine.generate, trainer._collect
@@ -70,8 +69,8 @@ class Watched:
             self.answers.append((answer[1], answer[2]))
             return answer
 
-        def watched_collect(rows: Any) -> Rollout:
-            self.rollouts.append(collect(rows))
+        def watched_collect(rows: Any, counted: int | None = None) -> Rollout:
+            self.rollouts.append(collect(rows, counted))
             return self.rollouts[-1]
 
         self.engine.generate = watched_generate
@@ -128,6 +127,8 @@ def test_vllm_draws_from_the_policy_as_it_is(
             assert int(tokens.completion_mask_BT[row].sum()) == length
             drawn = torch.tensor([of_token[0] for of_token in row_logprobs])
             torch.testing.assert_close(rollout.old_logprobs_BT[row, :length], drawn, atol=1e-3, rtol=0)
+            assert rollout.drawn_logprobs_BT is not None
+            torch.testing.assert_close(rollout.drawn_logprobs_BT[row, :length], drawn)
 
     first = watched.rollouts[0]
     now = trainer._score(trainer.model, first.tokens).logprobs_BT

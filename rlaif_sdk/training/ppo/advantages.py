@@ -89,6 +89,7 @@ def compute_advantages(
     values_BT: Tensor,
     ref_logprobs_BT: Tensor | None = None,
     token_rewards_BT: Tensor | None = None,
+    drawn_logprobs_BT: Tensor | None = None,
     gamma: float = 1.0,
     gae_lambda: float = 1.0,
     kl_coef: float = 0.0,
@@ -109,6 +110,7 @@ def compute_advantages(
             divergence from it.
         token_rewards_BT: The part of the scores that falls on each token, see `token_rewards`; the penalty for being
             truncated falls on the last token.
+        drawn_logprobs_BT: See `Rollout`.
         gamma: See the setting of this name in `PPOConfig`, and so for the others.
         gae_lambda: See `PPOConfig`.
         kl_coef: The reward that a nat of divergence costs.
@@ -135,13 +137,18 @@ def compute_advantages(
         advantages_BT=masked_whiten(advantages_BT, mask_BT, total) if whiten else advantages_BT,
         returns_BT=returns_BT,
         mask_BT=mask_BT,
+        drawn_logprobs_BT=drawn_logprobs_BT,
     )
+
+
+_SAMPLING_DIFFERENCE = "sampling/sampling_logp_difference/mean"
+"""As TRL's GRPO calls it."""
 
 
 def rollout_weights(rollout: Rollout) -> dict[str, int]:
     """What each figure of `rollout_metrics` was measured on in this process: completions, or tokens."""
     completions, tokens = int(rollout.mask_BT.any(dim=1).sum()), int(rollout.mask_BT.sum())
-    of_tokens = ("kl_per_token", "values/mean", "values/explained_variance", "returns/mean")
+    of_tokens = ("kl_per_token", "values/mean", "values/explained_variance", "returns/mean", _SAMPLING_DIFFERENCE)
     return {"kl": completions, **dict.fromkeys(of_tokens, tokens)}
 
 
@@ -149,7 +156,8 @@ def rollout_metrics(rollout: Rollout, total: Total = of_this_process) -> dict[st
     """What to log of a rollout.
 
     ``kl`` is in nats a completion, ``kl_per_token`` in nats a token; both are unbiased, so a small sample's may be below 0.
-    Without a reference neither is there. Empty when no row counts.
+    Without a reference neither is there. ``sampling/sampling_logp_difference/mean`` is how far the log-probabilities of the
+    engine that drew are from the policy's, without their signs, where there is one. Empty when no row counts.
     """
     mask_BT, kl_BT = rollout.mask_BT, rollout.kl_BT
     rows = total(mask_BT.any(dim=1).sum())
@@ -162,5 +170,8 @@ def rollout_metrics(rollout: Rollout, total: Total = of_this_process) -> dict[st
         "values/explained_variance": explained_variance(rollout.old_values_BT, rollout.returns_BT, mask_BT, total),
         "returns/mean": masked_mean(rollout.returns_BT, mask_BT, total),
     }
+    if rollout.drawn_logprobs_BT is not None:
+        apart_BT = (rollout.old_logprobs_BT - rollout.drawn_logprobs_BT).abs()
+        metrics[_SAMPLING_DIFFERENCE] = masked_mean(apart_BT, mask_BT, total)
     counted, *numbers = torch.stack([rows, *metrics.values()]).tolist()  # at once: each is a wait for the device
     return dict(zip(metrics, numbers, strict=True)) if counted else {}

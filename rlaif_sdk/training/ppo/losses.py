@@ -51,6 +51,20 @@ def reinforce_losses(logprobs_BT: Tensor, advantages_BT: Tensor) -> Tensor:
     return -advantages_BT * logprobs_BT
 
 
+def importance_weights(old_logprobs_BT: Tensor, drawn_logprobs_BT: Tensor, *, most: float) -> Tensor:
+    """How much likelier each token was to the policy than to the engine that drew it, and at most ``most``.
+
+    Truncated importance sampling (Ionides 2008), with which a loss over what an engine of other numerics or older weights
+    drew is one over what the policy would have drawn, but for the truncation (Yao et al. 2025).
+
+    Args:
+        old_logprobs_BT: Log-probabilities under the policy when the rollout was made.
+        drawn_logprobs_BT: The same as the engine had them when it drew.
+        most: Above 0; it bounds the variance.
+    """
+    return (old_logprobs_BT - drawn_logprobs_BT).exp().clamp(max=most)
+
+
 def clipped_value_losses(
     values_BT: Tensor, old_values_BT: Tensor, returns_BT: Tensor, *, clip: float | None
 ) -> tuple[Tensor, Tensor]:
@@ -83,8 +97,9 @@ class PPOLoss(NamedTuple):
         metrics: The mean ``policy_loss`` and ``value_loss`` a token, before coefficients; the mean ``entropy`` of the
             next-token distribution, in nats; ``clip_ratio/policy`` and ``clip_ratio/value``, the shares of the tokens
             whose gradient the clip removes; ``approx_kl``, the mean divergence of the policy from the one that sampled,
-            in nats a token; the mean probability ``ratio``; ``kl_loss``, the mean ``kl_BT`` where there is one. As
-            ``total`` they are sums over ``tokens``, so their mean over the minibatches of a step is that of all its tokens.
+            in nats a token; the mean probability ``ratio``; ``kl_loss``, the mean ``kl_BT`` where there is one, and
+            ``sampling/importance_sampling_ratio/mean`` that of ``weights_BT``. As ``total`` they are sums over ``tokens``,
+            so their mean over the minibatches of a step is that of all its tokens.
     """
 
     total: Tensor
@@ -108,6 +123,7 @@ def ppo_loss(
     entropy_coef: float,
     kl_BT: Tensor | None = None,
     kl_coef: float = 0.0,
+    weights_BT: Tensor | None = None,
 ) -> PPOLoss:
     """Equation 9: the policy loss, plus the value loss and minus the entropy times their coefficients.
 
@@ -132,6 +148,7 @@ def ppo_loss(
         kl_BT: The divergence from the reference with its gradient, see `rlaif_sdk.training.ppo.kl.estimate_kl`; None for
             no term of it.
         kl_coef: Weight of the divergence.
+        weights_BT: What each token's policy loss is multiplied by, see `importance_weights`; None for 1.
     """
     if clip is None:
         policy_BT = reinforce_losses(logprobs_BT, advantages_BT)
@@ -140,6 +157,8 @@ def ppo_loss(
         policy_BT, policy_clipped_BT = clipped_policy_losses(
             logprobs_BT, old_logprobs_BT, advantages_BT, clip_low=clip[0], clip_high=clip[1]
         )
+    if weights_BT is not None:
+        policy_BT = policy_BT * weights_BT
     value_BT, value_clipped_BT = clipped_value_losses(values_BT, old_values_BT, returns_BT, clip=value_clip)
     losses_BT = policy_BT + value_coef * value_BT - entropy_coef * entropies_BT
     of_tokens = {
@@ -154,6 +173,8 @@ def ppo_loss(
     if kl_BT is not None:
         losses_BT = losses_BT + kl_coef * kl_BT
         of_tokens["kl_loss"] = kl_BT
+    if weights_BT is not None:
+        of_tokens["sampling/importance_sampling_ratio/mean"] = weights_BT
     share = max(tokens, 1.0)
     return PPOLoss(
         total=masked_sum(losses_BT, mask_BT) / share,

@@ -145,6 +145,7 @@ class Rollout:
         returns_BT: Targets of the value head, 0 where ``mask_BT`` is.
         mask_BT: 1 on the tokens that count: real ones, in rows that have a score.
         token_share: What a sum over the tokens is divided by, see `ppo_loss`.
+        drawn_logprobs_BT: Log-probabilities as the engine had them that drew the tokens; None where the policy drew them.
     """
 
     tokens: Tokens
@@ -155,6 +156,7 @@ class Rollout:
     returns_BT: Tensor
     mask_BT: Tensor
     token_share: float = 1.0
+    drawn_logprobs_BT: Tensor | None = None
 
     @property
     def kl_BT(self) -> Tensor | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig, TrainerCallback, TrainerState
 from trl.generation import vllm_generation
 from trl.trainer.utils import RepeatSampler
@@ -175,6 +177,41 @@ def keep_base_weights(engine: Any, model: Any) -> None:
 
     if weights:
         engine.sync_weights = restored
+
+
+class DrawnLogprobs:
+    """The log-probabilities with which vLLM drew the tokens of its last answer, for which PPO's base class does not ask.
+
+    Args:
+        engine: TRL's `VLLMGeneration`, which is asked for them from now on.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        engine.logprobs = 0  # those of the tokens drawn alone
+        generate = engine.generate
+        self._rows: Sequence[Sequence[Sequence[float | None]]] | None = None
+
+        def generating(*args: Any, **kwargs: Any) -> Any:
+            answer = generate(*args, **kwargs)
+            self._rows = answer[2]
+            return answer
+
+        engine.generate = generating
+
+    def where_known(self, old_logprobs_BT: Tensor) -> Tensor | None:
+        """drawn_logprobs_BT; the policy's own for tokens without one, None if vLLM said nothing.
+
+        Args:
+            old_logprobs_BT: The policy's, of the same completions, padded on the right.
+        """
+        if self._rows is None:
+            return None
+        drawn_BT = torch.full(old_logprobs_BT.shape, math.nan)
+        for row, of_tokens in enumerate(self._rows):
+            said = [math.nan if of_token[0] is None else of_token[0] for of_token in of_tokens]
+            drawn_BT[row, : len(said)] = torch.tensor(said)
+        drawn_BT = drawn_BT.to(old_logprobs_BT, non_blocking=True)
+        return torch.where(drawn_BT.isnan(), old_logprobs_BT, drawn_BT)
 
 
 def sampling_by_vllm(args: PPOConfig) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from rlaif_sdk.training.models import (
     prompt_room,
 )
 from rlaif_sdk.training.ppo.advantages import compute_advantages, rollout_metrics, rollout_weights
+from rlaif_sdk.training.ppo.ahead import BatchesAhead, DrawnAhead
 from rlaif_sdk.training.ppo.checkpoint import CheckpointState, critic_weights, fingerprint
 from rlaif_sdk.training.ppo.config import PPOConfig
 from rlaif_sdk.training.ppo.critic import (
@@ -55,7 +56,7 @@ from rlaif_sdk.training.ppo.inputs import (
     is_encoder_decoder,
 )
 from rlaif_sdk.training.ppo.kl import KLController, estimate_kl
-from rlaif_sdk.training.ppo.losses import ppo_loss
+from rlaif_sdk.training.ppo.losses import importance_weights, ppo_loss
 from rlaif_sdk.training.ppo.policy import (
     CompletionScores,
     base_model,
@@ -70,6 +71,7 @@ from rlaif_sdk.training.ppo.rollout import Rollout, Tokens
 from rlaif_sdk.training.ppo.samples import SAMPLES_FILE, LoggedSamples, SampleFile, sample_records, show_samples
 from rlaif_sdk.training.ppo.sampling import (
     AtTrainBegin,
+    DrawnLogprobs,
     EpochRepeatSampler,
     check_vllm,
     end_completions_at,
@@ -186,6 +188,8 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
     _minibatches: Sequence[Rollout] = ()
     _drifted: frozenset[str] = frozenset()
     _early_stopped = False
+    _drawn: DrawnLogprobs | None = None
+    _ahead: DrawnAhead | None = None
     _evaluated: list[Measured] = []  # noqa: RUF012 - replaced at the start of each evaluation
     _parts: list[tuple[tuple[str, ...], Tensor]]
 
@@ -264,11 +268,18 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         self.add_callback(AtTrainBegin(self._align))
         chosen = args.generation_kwargs if isinstance(args.generation_kwargs, dict) else {}
         if self.use_vllm:
-            end_completions_at(self.vllm_generation, self.eos_token_ids)
-            keep_base_weights(self.vllm_generation, self.model)
+            self._prepare_vllm()
             warn_of_mismatches(sampling_by_vllm(args), chosen)
         else:
             warn_of_mismatches(self._policy.generation_config.to_dict(), self.generation_config.to_dict(), chosen)
+
+    def _prepare_vllm(self) -> None:
+        end_completions_at(self.vllm_generation, self.eos_token_ids)
+        keep_base_weights(self.vllm_generation, self.model)
+        if self.args.one_step_off_policy:
+            self._ahead, self._batches = DrawnAhead(self.vllm_generation, lambda: self.model.training), BatchesAhead()
+        if self.args.vllm_importance_sampling_correction:
+            self._drawn = DrawnLogprobs(self.vllm_generation)
 
     def _check_shards(self) -> None:
         """Refuse what cannot be done with weights in parts, and let them say float32.
@@ -477,6 +488,23 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
                     _logger.warning("%s", drift)
         super().log(logs, start_time)
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """As transformers does; where prompts are drawn ahead, those of the next rollout are seen before they come."""
+        if self._ahead is not None:
+            epoch_iterator = self._batches.of(epoch_iterator)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _draw_ahead(self, ahead: DrawnAhead) -> None:
+        """Begin to draw the next rollout, where there is one in this epoch, by the policy as it is."""
+        if self.state.global_step + self.args.updates_per_rollout >= self.state.max_steps:
+            return
+        # of this rollout's micro-batches those of its first step have come
+        left = self.args.rollout_minibatches * self.args.num_iterations - self.args.gradient_accumulation_steps
+        rows = self._batches.peek(left)
+        if rows is not None:
+            prompt_ids, *_ = self._tokenize_prompts([row["prompt"] for row in rows])
+            ahead.begin(prompt_ids, self.args.num_generations)
+
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """The minibatch of this micro-step: of a new rollout, or of the present one in its old or a new order."""
         minibatches = self.args.rollout_minibatches
@@ -500,6 +528,8 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         mode = "train" if training else "eval"
         prompts = [row["prompt"] for row in rows]
         prompt_ids, completion_ids, completions = self._generate(prompts)
+        if training and self._ahead is not None:
+            self._draw_ahead(self._ahead)
         tokens = Tokens.padded(prompt_ids, completion_ids, pad_id=self._tokenizer.pad_token_id)
         tokens = tokens.to(self.accelerator.device)
         composer = self.composer if training else self.eval_composer
@@ -531,6 +561,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
             values_BT=policy.values_BT,
             ref_logprobs_BT=ref_logprobs_BT,
             token_rewards_BT=token_rewards_BT,
+            drawn_logprobs_BT=self._drawn.where_known(policy.logprobs_BT) if self._drawn else None,
             gamma=self.args.gamma,
             gae_lambda=self.args.gae_lambda,
             kl_coef=0.0 if self.args.use_kl_loss else self.kl_controller.coef,
@@ -679,6 +710,10 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         kl_BT = None
         if ref_logprobs_BT is not None:
             kl_BT = estimate_kl(scores.logprobs_BT, ref_logprobs_BT, self.args.kl_estimator)
+        weights_BT = None
+        if minibatch.drawn_logprobs_BT is not None:
+            most = self.args.vllm_importance_sampling_clip_max
+            weights_BT = importance_weights(minibatch.old_logprobs_BT, minibatch.drawn_logprobs_BT, most=most)
         loss = ppo_loss(
             logprobs_BT=scores.logprobs_BT,
             entropies_BT=scores.entropies_BT,
@@ -695,6 +730,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
             entropy_coef=self.args.entropy_coef,
             kl_BT=kl_BT,
             kl_coef=self.kl_controller.coef,
+            weights_BT=weights_BT,
         )
         parts = self.processes.mean(torch.stack([*loss.metrics.values()]))
         self._parts.append((tuple(loss.metrics), parts))
