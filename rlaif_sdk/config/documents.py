@@ -75,6 +75,13 @@ _Loader.add_constructor(_INT, _Loader.construct_integer)
 _Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 
 
+class _JsonLoader(_Loader):
+    """For the lines of JSON, whose keys have any length and may stand on another line than their colon."""
+
+    def stale_possible_simple_keys(self) -> None:
+        """Keep every key."""
+
+
 _JSON_LINES = re.compile("[\x85\u2028\u2029]")
 """Line breaks to YAML, and ordinary characters of a string to JSON."""
 
@@ -381,7 +388,7 @@ def _parse(text: str, file: str | None, *, is_json: bool) -> tuple[Any, dict[Loc
         text = text.replace("\t", " ")
     lines: dict[Location, int] = {}
     try:
-        loader = _Loader(text)
+        loader = (_JsonLoader if is_json else _Loader)(text)
         root = loader.get_single_node()
         if root is None:
             raise ConfigError("is empty", file=file, line=1, hint="write the keys of a config, or name another file")

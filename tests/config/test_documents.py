@@ -255,6 +255,22 @@ def test_json_is_read_as_json(value: object, indent: int | str | None, ascii_onl
     assert parse_document(text, is_json=True).data == value
 
 
+@pytest.mark.parametrize(
+    "key", ['"a"', '"a" ', '"a"\n', '"a"\n\n \t', f'"{"a" * 1100}"', '"' + r"\u00e9" * 300 + '"\n']
+)
+def test_a_key_of_json_has_any_length_and_its_colon_any_line(key: str) -> None:
+    """Which YAML's have not; the lines are those of the keys."""
+    text = "{\n" + key + ":1,\n" + '"b"\n:[{"c"\n:2}]}'
+    document = parse_document(text, file="c", is_json=True)
+    assert document.data == json.loads(text)
+    first, lines = next(iter(document.data)), key.count("\n")
+    assert [document.place(each) for each in ((first,), ("b",), ("b", 0, "c"))] == [
+        "c:2",
+        f"c:{3 + lines}",
+        f"c:{4 + lines}",
+    ]
+
+
 @pytest.mark.parametrize("one", ["\x7f", "\x85", "\u2028", "\ufffe", "?"])
 @pytest.mark.parametrize("other", ["\x80", "\u2029", "\uffff"])
 def test_keys_of_characters_that_yaml_does_not_take_are_told_apart(one: str, other: str) -> None:
