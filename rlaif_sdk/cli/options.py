@@ -55,7 +55,7 @@ class ConfigCommand(TyperCommand):
             others = [value for name, value in ctx.params.items() if name != one.name]
             named = [path for value in others for path in (value if isinstance(value, list) else [value])]
             if isinstance(written, Path) and any(is_same_path(written, path) for path in named if _is_file(path)):
-                raise typer.BadParameter("the output would overwrite the input", param_hint=one.opts[0])
+                raise typer.BadParameter("the output would overwrite the input", ctx=ctx, param_hint=one.opts[0])
         return rest
 
     def _parse(self, ctx: Any, args: list[str]) -> list[str]:
