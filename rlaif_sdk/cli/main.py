@@ -10,6 +10,7 @@ import warnings
 from codecs import lookup
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import cleandoc
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
@@ -92,9 +93,24 @@ class _Program(TyperGroup):
                 error.add_note(f"defaults of options are read from {ctx.obj.file}")
             raise
 
+    def get_command(self, ctx: Any, name: str) -> Any:
+        """A command, whose help is wrapped at the terminal's width and nowhere else."""
+        command = super().get_command(ctx, name)
+        _unwrap(command)
+        return command
+
     def list_commands(self, ctx: Any) -> list[str]:
         del ctx
         return [name for commands in _COMMANDS.values() for name in commands]
+
+
+def _unwrap(command: Any) -> None:
+    """Join the lines of each paragraph of a command's help, and of those below it: typer does so for the first alone."""
+    if command is not None and command.help:
+        paragraphs = cleandoc(command.help).split("\n\n")
+        command.help = "\n\n".join(" ".join(each.split()) for each in paragraphs)
+    for each in getattr(command, "commands", {}).values():
+        _unwrap(each)
 
 
 app = typer.Typer(

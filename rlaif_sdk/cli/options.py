@@ -55,7 +55,9 @@ class ConfigCommand(TyperCommand):
             others = [value for name, value in ctx.params.items() if name != one.name]
             named = [path for value in others for path in (value if isinstance(value, list) else [value])]
             if isinstance(written, Path) and any(is_same_path(written, path) for path in named if _is_file(path)):
-                raise typer.BadParameter("the output would overwrite the input", ctx=ctx, param_hint=one.opts[0])
+                raise typer.BadParameter(
+                    "the output would overwrite the input: name another file", ctx=ctx, param_hint=one.opts[0]
+                )
         return rest
 
     def _parse(self, ctx: Any, args: list[str]) -> list[str]:
@@ -70,7 +72,13 @@ class ConfigCommand(TyperCommand):
                 problem = f"is given twice: --config {given['config']}, and {config} as the last argument"
                 raise typer.BadParameter(problem, ctx=ctx, param=self._config())
             args = [f"--config={config}", *(word for word in words if word is not config)]
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            if error.param is self._config() and not error.message:  # it is missing
+                begin = "rlaif init config writes a composition, and rlaif schema has the keys of every config"
+                error.message = f"Name its file last, or after the option: {begin}"
+            raise
 
     def _config(self) -> Any:
         return next((one for one in self.params if one.name == "config"), None)

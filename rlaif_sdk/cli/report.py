@@ -36,15 +36,15 @@ def report(
     """Write a report of a run: one HTML file with interactive plots, which needs no network.
 
     Correlations, shares of the variance, length, saturation, groups without differences, drift from held-out rewards,
-    alarms, failures, and sample rows with the waterfall of their total. What looks wrong is printed too. Of a training run without
-    a ledger the report has its log, its answers to the held-out prompts and what it was made of; of a labelling job,
+    alarms, failures, and sample rows with the waterfall of their total. What looks wrong is printed too. Of a training run that
+    recorded none the report has its log, its answers to the held-out prompts and what it was made of; of a labelling job,
     a scoring job, a loop, a sweep or a distillation what came of it.
     """
     from rlaif_sdk.composer.ledger import Ledger
     from rlaif_sdk.reporting.run_report import recorded_compositions, write_report
 
-    if run.is_dir() and not [*run.glob("*.sqlite")] and _is_recorded(run):
-        _of_folder(run, output or run / "report.html")
+    if run.is_dir() and number is None and _is_recorded(run) and (lack := _lacks_rewards(run)):
+        _of_folder(run, output or run / "report.html", lack)
         return
     with Ledger.find(run) as ledger:
         recorded = ledger.run(number)
@@ -73,8 +73,18 @@ def _is_recorded(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (MANIFEST_FILE, IDENTITY_FILE))
 
 
-def _of_folder(run: Path, output: Path) -> None:
-    """Write the report of a job, or of a training run without a ledger."""
+def _lacks_rewards(run: Path) -> str:
+    """Why a run has no recorded rewards; empty if it has."""
+    from rlaif_sdk.composer.ledger import Ledger
+
+    if not any(run.glob("*.sqlite")):
+        return "the run has no ledger in its folder"
+    with Ledger.find(run) as ledger:
+        return "" if ledger.runs() else "the run has composed nothing yet"
+
+
+def _of_folder(run: Path, output: Path, lack: str) -> None:
+    """Write the report of a job, or of a training run without recorded rewards."""
     from rlaif_sdk.reporting.job_report import write_job_report
     from rlaif_sdk.reporting.run_report import write_log_report
     from rlaif_sdk.reporting.runs import recorded_run
@@ -87,7 +97,7 @@ def _of_folder(run: Path, output: Path) -> None:
     history, answers, alarms = (_records(run / file) for file in (HISTORY_FILE, SAMPLES_FILE, ALARMS_FILE))
     title = f"Run {run.resolve().name}"
     write_log_report(output, found.record, title=title, history=history, answers=answers, alarms=alarms)
-    typer.echo(f"wrote {output}; the run has no ledger in its folder, so rewards row by row are not in it")
+    typer.echo(f"wrote {output}; {lack}, so rewards row by row are not in it")
 
 
 def _composition(config: Path) -> ConfigSource:

@@ -68,8 +68,11 @@ def _what_is_left(run: Run) -> str:
     if checkpoint is not None:
         return f"training resumes from {checkpoint}"
     method = get_method(run.method).name
-    ways = f"--set {method}.save_strategy=steps --set {method}.save_steps=N"
-    return f"no checkpoint was saved, so training begins anew ({ways} saves them)"
+    if getattr(run.config, method).get("save_strategy", "no") == "no":
+        ways = f"--set {method}.save_strategy=steps --set {method}.save_steps=N saves them"
+    else:
+        ways = f"{method}.save_strategy and save_steps say when the first is due"
+    return f"no checkpoint was saved, so training begins anew ({ways})"
 
 
 for _name, _entry in METHODS.items():

@@ -201,7 +201,10 @@ class RewardConfig(ConfigModel):
     def _not_reserved(cls, columns: dict[str, str]) -> dict[str, str]:
         for name in columns:
             if name in RESERVED_COLUMNS:
-                raise refused("a reward receives something else under this reserved name", name)
+                problem = (
+                    "a reward receives something else under this reserved name (call the reward's argument otherwise)"
+                )
+                raise refused(problem, name)
         return columns
 
     @model_validator(mode="after")

@@ -282,7 +282,7 @@ def _wording(item: dict[str, Any], model: type[BaseModel]) -> tuple[str, str | N
         hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(fields)}" if fields else None
         return "unknown key", hint
     if kind == "missing":
-        return "is missing", None
+        return "is missing", (_described_at(model, item["loc"]) or "").partition(". ")[0] or None
     message = item["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     hint = None

@@ -344,7 +344,7 @@ def opened_parquet(path: Path, name: str | None = None) -> Iterator[Any]:
         with parquet.ParquetFile(path) as file:
             yield file
     except (pa.ArrowException, OSError) as error:
-        raise _invalid("Parquet", error, name or str(path)) from error
+        raise _invalid("Parquet", error, name or str(path), "write it again, or name the file by what it is") from error
 
 
 def read_parquet(path: Path, name: str) -> Iterator[Row]:

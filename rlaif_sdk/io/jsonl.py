@@ -76,7 +76,8 @@ def parse_line(line: str | bytes, name: str, number: int | None) -> Row:
         problem = f"no valid JSON: {after[:20]!r} stands after the value, at column {end + 1}"
         raise DataError(problem, file=name, row=number, hint="one JSON object a line")
     if type(row) is not dict:
-        raise DataError(f"a {type(row).__name__} where a JSON object is wanted", file=name, row=number)
+        problem = f"a {type(row).__name__} where a JSON object is wanted"
+        raise DataError(problem, file=name, row=number, hint="one JSON object a line, with the columns as its keys")
     return row
 
 
@@ -139,7 +140,8 @@ def read_array(file: IO[bytes], name: str) -> Iterator[Row]:
     for number in count(1):
         value = reader.value(number)
         if type(value) is not dict:
-            raise DataError(f"a {type(value).__name__} where a JSON object is wanted", file=name, row=number)
+            problem = f"a {type(value).__name__} where a JSON object is wanted"
+            raise DataError(problem, file=name, row=number, hint="an array of objects, with the columns as their keys")
         yield value
         if reader.peek() == "]":
             break

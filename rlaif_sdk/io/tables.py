@@ -120,8 +120,8 @@ def read_rows(source: Source, *, config: str | None = None, split: str | None = 
 
     A file is what its suffix says: ``.jsonl`` or ``.ndjson`` (also with ``.gz``), ``.json`` (an array of objects, or an
     object a line), ``.csv`` (all values are text), ``.parquet``, ``.arrow`` or ``.feather``. Of standard input, which
-    is kept in a temporary file, the first bytes say what it is. A folder is read in the order of its parts' names;
-    what begins with ``_`` or ``.`` is none of them. Memory holds one row, or a few thousand of Parquet and Arrow.
+    is kept in a temporary file, the first bytes say what it is: text that begins with neither ``{`` nor ``[`` is CSV.
+    A folder is read in the order of its parts' names; what begins with ``_`` or ``.`` is none of them. Memory holds one row, or a few thousand of Parquet and Arrow.
 
     Args:
         source: A path; ``-``; a name on the hub, such as ``org/name``, with a split; a `datasets.Dataset` or
@@ -281,6 +281,8 @@ def open_rows(source: Source, *, config: str | None = None, split: str | None = 
 
 def table_name(source: Source) -> str:
     """What a table is called in errors."""
+    if str(source) == STANDARD_INPUT:
+        return "standard input"
     return str(source) if isinstance(source, TableName) else f"the {type(source).__name__}"
 
 
@@ -408,7 +410,9 @@ def _sniffed(path: Path) -> _Form:
         return _FORMS[".parquet"]
     if start == b"ARROW1":
         return _FORMS[".arrow"]
-    return _FORMS[".jsonl.gz" if start[:2] == b"\x1f\x8b" else ".json"]
+    if start[:2] == b"\x1f\x8b":
+        return _FORMS[".jsonl.gz"]
+    return _FORMS[".json" if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in {b"{", b"[", b""} else ".csv"]
 
 
 def _read_jsonl(path: Path, name: str) -> Iterator[Row]:

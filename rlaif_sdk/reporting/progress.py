@@ -6,6 +6,7 @@ import math
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -101,14 +102,17 @@ class TrainingProgress(TrainerCallback):
             return
         self._bar.lines = lines
         if not self._console.is_terminal:
-            first = f"step {state.global_step}/{state.max_steps}{self._speed(state.global_step)}"
+            first = f"step {state.global_step}/{state.max_steps}{self._speed(state.global_step, state.max_steps)}"
             self._console.print(*(Text(line) for line in (first, *lines)), sep="\n")
 
-    def _speed(self, step: int) -> str:
-        """The seconds that a step took since the last line; nothing where none was done since."""
+    def _speed(self, step: int, steps: int) -> str:
+        """The seconds that a step took since the last line, and how long the others take so; nothing where none was done."""
         before, then = self._logged
         self._logged = (step, time.monotonic())
-        return f"  {(self._logged[1] - then) / (step - before):.3g} s a step" if step > before else ""
+        if step <= before:
+            return ""
+        seconds = (self._logged[1] - then) / (step - before)
+        return f"  {seconds:.3g} s a step, {timedelta(seconds=round(seconds * (steps - step)))} left"
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave the bar as it is."""

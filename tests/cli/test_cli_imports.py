@@ -117,6 +117,7 @@ def test_rewards_are_listed_without_what_they_need(folder: Path) -> None:
     }
     own = {"scoring", "config", "composer.composer", "judges.loading", "integrations.host", "integrations.remote"}
     assert (libraries | {f"rlaif_sdk.{name}" for name in own}) & set(modules) == set()
+    assert {"rlaif_verifiable.instruction.ifbench", "rlaif_verifiable.instruction.ifeval"} & set(modules) == set()
 
 
 @pytest.mark.parametrize("method", ["ppo", "grpo", "dpo", "sft", "reward_model"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rlaif_sdk import Composer, Progress, RewardBatch
+from rlaif_sdk.composer import Ledger
 
 pytest.importorskip("plotly", reason="the report needs plotly")
 
@@ -131,23 +132,33 @@ def test_a_folder_without_a_ledger_is_refused_in_one_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def record(folder: Path, method: str) -> Path:
+    """The folder of a run, with what it was made of."""
+    run = folder / "run"
+    run.mkdir()
+    config = {"seed": 3, "model": "<b>m</b>"}
+    manifest = {"method": method, "config": config, "data": {}, "code": {}, "models": [], "versions": {}}
+    (run / "run.json").write_text(json.dumps(manifest))
+    return run
+
+
+def test_a_run_that_was_stopped_before_its_first_batch_has_a_report(tmp_path):
+    """It says that nothing is composed yet, where a ledger without a run was refused; one run by number still is."""
+    run = record(tmp_path, "ppo")
+    Ledger(run / "ledger.sqlite").close()
+    done = rlaif("report", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "wrote run/report.html; the run has composed nothing yet" in done.stdout
+    assert "config.seed" in (run / "report.html").read_text()
+    done = rlaif("report", "run", "--run", "2", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no run 2 is recorded (nothing has been composed with it yet" in done.stderr
+
+
 @pytest.mark.parametrize("method", ["dpo", "grpo", "sft", "reward_model"])
 def test_a_run_without_a_ledger_has_a_report_of_its_log(tmp_path, method):
     """Its log, what it was made of, and that rewards are missing from it; text is no markup."""
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "run.json").write_text(
-        json.dumps(
-            {
-                "method": method,
-                "config": {"seed": 3, "model": "<b>m</b>"},
-                "data": {},
-                "code": {},
-                "models": [],
-                "versions": {},
-            }
-        )
-    )
+    run = record(tmp_path, method)
     (run / "history.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n')
     done = rlaif("report", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -219,7 +219,7 @@ def test_a_ledger_without_a_record_says_so(tmp_path):
     with Ledger(tmp_path / "l.sqlite", record=False) as ledger:
         with Composer({"r": lambda completions: [1.0]}, ledger=ledger) as composer:
             composer.compose(RewardBatch(["p"], ["c"]))
-        with pytest.raises(LedgerError, match=r"no run is recorded .*record: true"):
+        with pytest.raises(LedgerError, match=r"no run is recorded .*record: false"):
             what_if(ledger, {"rewards": {"r": {}}})
 
 

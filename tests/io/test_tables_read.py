@@ -298,12 +298,12 @@ def test_a_frame_keeps_what_it_has_and_lacks(tmp_path: Path) -> None:
     assert second == {"i": 2, "s": None, "o": None, "t": None, "n": None}
 
 
-@pytest.mark.parametrize("form", ["jsonl", "json", "parquet", "arrow", "jsonl.gz"])
+@pytest.mark.parametrize("form", ["jsonl", "json", "parquet", "arrow", "jsonl.gz", "csv"])
 def test_standard_input_may_be_any_of_these(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its first bytes say which, and it can be read twice."""
     if form in {"parquet", "arrow"}:
         pytest.importorskip("pyarrow")
-    rows = [{"a": 1}, {"a": 2}]
+    rows = [{"a": "1"}, {"a": "2"}]
     write_table(rows, tmp_path / f"t.{form}")
 
     class Input:

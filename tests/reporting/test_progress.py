@@ -38,7 +38,7 @@ def test_a_rollout_without_scores_does_not_end_training() -> None:
     """The trainer logs None where every row is unscored: the number is left out, the others are shown."""
     logs = {"reward": None, "kl": 0.25, "completions/mean_length": 12.0}
     assert shown(logs, {"reward": None}, {"train_runtime": 3.0}, None) == (
-        "step 4/8  0.5 s a step\n  policy   KL 0.25\n  lengths  mean 12\n"
+        "step 4/8  0.5 s a step, 0:00:02 left\n  policy   KL 0.25\n  lengths  mean 12\n"
     )
 
 
@@ -92,7 +92,7 @@ DPO = {
 def test_a_logged_step_is_readable_at_80_columns() -> None:
     """A line for each of rewards, policy and lengths, none wider; what a trainer logs besides is in its history."""
     assert shown(GRPO).splitlines() == [
-        "step 4/8  0.5 s a step",
+        "step 4/8  0.5 s a step, 0:00:02 left",
         "  rewards  total 0.5  spread 0.25  toxicity 0.9  conciseness 0.4",
         "           a_reward_with_a_long_name 0.123  another-one -1.5 (2 failed)",
         "  policy   loss 0.0123  KL 0.00123  entropy 1.5  clipped 0.0312",

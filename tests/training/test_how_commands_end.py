@@ -222,6 +222,31 @@ def test_what_ctrl_c_stops_is_continued_by_the_command_that_it_names(tmp_path, n
     assert command.result(folder) == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "ways"),
+    [
+        ({"save_strategy": "steps", "save_steps": 50}, "ppo.save_strategy and save_steps say when the first is due"),
+        ({}, "--set ppo.save_strategy=steps --set ppo.save_steps=N saves them"),
+    ],
+)
+def test_a_run_stopped_before_its_first_checkpoint_is_told_of_save_strategy_only_where_it_is_not_set(
+    folder, monkeypatch, capsys, settings, ways
+):
+    """Where it is set, the hint is that the first was not due."""
+    from rlaif_sdk.cli.main import app
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rlaif_sdk.reporting.live_view.watch_run", stopped)
+    run = {"model": {"name": "m"}, "data": {"train": "t.jsonl"}, "composition": "picky.yaml", "ppo": settings}
+    (folder / "run.yaml").write_text(yaml.safe_dump(run))
+    with pytest.raises(SystemExit) as ended:
+        app(["train", "ppo", str(folder / "run.yaml")])
+    assert ended.value.code == ExitCode.INTERRUPTED
+    assert f"no checkpoint was saved, so training begins anew ({ways})" in capsys.readouterr().err
+
+
 PAIRS = [{"prompt": f"w{row} w3", "chosen": " w5 w6", "rejected": " w7"} for row in range(12)]
 PROMPTS = [{"prompt": f"w{row} w3"} for row in range(12)]
 STEPS = {

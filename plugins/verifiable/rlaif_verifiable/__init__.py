@@ -13,7 +13,7 @@ from rlaif_sdk import Reward, RewardSpec, hookimpl
 from rlaif_verifiable.answers import ExactMatchParams, TokenF1Params
 from rlaif_verifiable.choices import MultipleChoiceParams
 from rlaif_verifiable.format import FormatParams
-from rlaif_verifiable.instruction.reward import InstructionParams
+from rlaif_verifiable.instruction.params import InstructionParams
 from rlaif_verifiable.json_schema import JsonSchemaParams
 from rlaif_verifiable.language import LanguageParams
 from rlaif_verifiable.length import LengthParams, OverlongParams

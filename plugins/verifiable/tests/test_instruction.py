@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from rlaif_sdk import MissingExtraError, Score
+from rlaif_verifiable.instruction.params import InstructionParams
 from rlaif_verifiable.instruction.reward import (
     INSTRUCTIONS,
     MOST_CHARACTERS,
-    InstructionParams,
     InstructionReward,
     variants,
 )

@@ -170,9 +170,10 @@ class Ledger:
         for run in runs:
             if number == run.number:
                 return run
-        known = ", ".join(str(run.number) for run in runs) or "none"
         which = "no run is recorded" if number is None else f"no run {number} is recorded"
-        raise LedgerError(f"{self.path}: {which}", hint=f"runs: {known}; 'record: true' records them")
+        known = f"runs: {', '.join(str(run.number) for run in runs)}"
+        nothing = "nothing has been composed with it yet, or its composition has 'record: false' under 'ledger:'"
+        raise LedgerError(f"{self.path}: {which}", hint=known if runs else nothing)
 
     def rows(self, run: int | None = None) -> Iterator[dict[str, Any]]:
         """One JSON-ready mapping for each recorded row, for a table; of one run, or of all.

@@ -441,7 +441,7 @@ def write_log_report(
     """
     made_of = Section("run", "The run", "What it was made of, and what came of it.")
     made_of.add("table", ("", ""), flattened(manifest))
-    note = "The run has no ledger, so what each reward gave a row is not known."
+    note = "The run recorded no rewards, so what each gave a row is not known."
     parts = [alarms_section(history, alarms), answers_section(answers), log_section(history), made_of]
     write_text(output, page(title, [each for each in parts if each], opening=part("paragraph", note, "soft")))
 

@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, create_model
 
 from rlaif_verifiable.checks import plain
+from rlaif_verifiable.instruction.params import Verdicts
 from rlaif_verifiable.instruction.text import Text
-
-Verdicts = Literal["published", "corrected"]
 
 Verdict = str | None
 """What a response misses, in words; None where it follows the instruction."""
