@@ -510,15 +510,16 @@ class RewardBatch:
         """The same rows in containers of their own: whoever sorts, pops or rewrites them changes nothing of these.
 
         Lists, tuples, dicts and sets are copied at any depth, arrays of numpy become read-only. Objects of other classes
-        (tensors, images) are the same objects, wherever they are. What was read of the rows is not read again.
+        (tensors, images) are the same objects, wherever they are, and so is a value that nests deeper than Python's stack takes.
+        What was read of the rows is not read again.
         """
         ids = self.completion_ids
         return self._like(
-            prompts=_own(self.prompts),
-            completions=_own(self.completions),
+            prompts=_own_rows(self.prompts),
+            completions=_own_rows(self.completions),
             completion_ids=ids if ids is None else [row[:] if type(row) is list else _own(row) for row in ids],
-            columns={name: _own(values) for name, values in self.columns.items()},
-            group=self.group if self.group is None else _own(self.group),
+            columns={name: _own_rows(values) for name, values in self.columns.items()},
+            group=self.group if self.group is None else _own_rows(self.group),
         )
 
     def _like(self, **fields: Any) -> RewardBatch:
@@ -545,6 +546,14 @@ class RewardBatch:
 
 
 _UNCHANGING = frozenset({str, int, float, bool, bytes, type(None)})
+
+
+def _own_rows(values: Any) -> Any:
+    """Rows whose containers are their own; one that nests deeper than the stack takes is shared."""
+    try:
+        return _own(values)
+    except RecursionError:
+        return [values[0]] if len(values) == 1 else [_own_rows([value])[0] for value in values]
 
 
 def _own(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from rlaif_sdk.cli.options import AsJson, LedgerArgument
+from rlaif_sdk.cli.options import AsJson, ConfigCommand, LedgerArgument
 from rlaif_sdk.cli.output import print_table
 
 cache_app = typer.Typer(help="Look into a ledger of scores, shrink it, export its record.", no_args_is_help=True)
@@ -83,7 +83,7 @@ def clear(
         _report(*found.prune(runs=runs))
 
 
-@cache_app.command()
+@cache_app.command(cls=ConfigCommand)
 def export(
     ledger: LedgerArgument,
     output: Annotated[Path, typer.Argument(help="A .parquet or .jsonl file to write.")],

@@ -84,7 +84,7 @@ class Defaults:
 
         try:
             tables = tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise ConfigError(f"is no TOML: {error}", file=str(self.file)) from error
         self._check(tables)
         found: dict[str, Any] = {}
@@ -186,7 +186,10 @@ def find_file() -> Path | None:
     One that belongs to somebody else than the working folder and the system is not read: whoever writes it may name
     a composition, and so code.
     """
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigError("the working folder was removed", hint="change to another folder") from error
     owners = {here.stat().st_uid, Path(here.anchor).stat().st_uid}
     for folder in (here, *here.parents):
         file = folder / FILE_NAME

@@ -64,7 +64,7 @@ StateOption = Annotated[
 CategoryOption = Annotated[str | None, typer.Option(help="A column by which accuracies and errors are told apart.")]
 
 
-@eval_app.command()
+@eval_app.command(cls=ConfigCommand)
 def labels(
     file: Annotated[Path, table_argument("What rlaif label wrote, or rlaif review exported.")],
     human: Annotated[
@@ -94,7 +94,7 @@ def labels(
     _report(report, lambda page: write_label_page(found, page, source=file.name))
 
 
-@eval_app.command("win-rate")
+@eval_app.command("win-rate", cls=ConfigCommand)
 def win_rate(
     files: Annotated[
         list[Path],
@@ -137,7 +137,7 @@ def win_rate(
         tell_unlabelled(judged)
 
 
-@eval_app.command()
+@eval_app.command(cls=ConfigCommand)
 def rank(
     files: Annotated[
         list[Path],

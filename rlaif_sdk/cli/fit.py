@@ -72,7 +72,7 @@ def fit(
     columns = VerdictColumns(human, measure, rank, prompt_column, completion_column, category)
     tables = [TableSource(file, subset, split) for file in files]
     document = overridden(config, overrides or ())
-    _check_output(output, files, config, composed=next_count is None)
+    _check_output(output, config, composed=next_count is None)
     if next_count is not None:
         if output is None:
             raise typer.BadParameter("the pairs are written to a table: name it", param_hint="--output")
@@ -114,7 +114,7 @@ def _print(found: CompositionFit, *, as_json: bool) -> None:
         typer.echo(f"{name} is normalised by {what}", err=True)
 
 
-def _check_output(output: Path | None, files: list[Path], config: Path, *, composed: bool) -> None:
+def _check_output(output: Path | None, config: Path, *, composed: bool) -> None:
     """Refuse a place that the results must not be written to, before anything is scored."""
     from rlaif_sdk.io.tables import STANDARD_INPUT
 
@@ -123,8 +123,6 @@ def _check_output(output: Path | None, files: list[Path], config: Path, *, compo
     problem = None
     if str(output) == STANDARD_INPUT:
         problem = "a composition is written with its card: name a file" if composed else None
-    elif output.resolve() in {file.resolve() for file in (*files, config)}:
-        problem = "the output would overwrite the input: name another file"
     elif composed and output.resolve().parent != config.resolve().parent:
         problem = f"paths in a composition are relative to its folder: write it into {config.parent}"
     if problem:

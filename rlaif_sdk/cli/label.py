@@ -64,6 +64,7 @@ def label(
     A job that was stopped is resumed when it is started again. The labels are what `rlaif train
     reward-model` and `rlaif train dpo` take.
     """
+    from rlaif_sdk.io.files import is_same_path
     from rlaif_sdk.io.tables import STANDARD_INPUT
     from rlaif_sdk.preferences import load_label_job, run_labeling
     from rlaif_sdk.preferences.label_job import check_labeling
@@ -75,7 +76,7 @@ def label(
     given |= {name: number for name, number in (("rows", limit), ("sample", sample)) if number is not None}
     changes = [f"pairs.{name}={json.dumps(value)}" for name, value in given.items()]
     job = load_label_job(config, overrides=[*(overrides or ()), *changes])
-    if output is not None and output.resolve() == job.pairs.path.resolve() and str(output) != STANDARD_INPUT:
+    if output is not None and is_same_path(output, job.pairs.path) and str(output) != STANDARD_INPUT:
         raise typer.BadParameter("the output would overwrite the pairs", param_hint="--output")
     if check:
         end_check(lambda: check_labeling(job, output))

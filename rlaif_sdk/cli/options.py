@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from rlaif_sdk.exceptions import DataError
-from rlaif_sdk.io.files import config_text
+from rlaif_sdk.io.files import config_text, is_same_path
 
 if TYPE_CHECKING:
     from rlaif_sdk.scale import Workers
@@ -37,14 +37,30 @@ AllowChanged = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+WRITTEN = ("output", "report", "plot", "export")
+"""The parameters that name a file to write."""
+
+
 class ConfigCommand(TyperCommand):
-    """A command whose config, if it has one, follows ``--config`` or is the last argument.
+    """A command that writes over nothing that it reads, and whose config, if it has one, may be the last argument.
 
     The last argument is the config where the command's other arguments leave it over, or where it ends in .yaml or .yml.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Write the option's name before a config that is an argument."""
+        """Read the arguments, and refuse a file to write that is one to read, as a slip of the hand names it."""
+        rest = self._parse(ctx, args)
+        for one in self.params:
+            written = ctx.params.get(one.name) if one.name in WRITTEN else None
+            others = [value for name, value in ctx.params.items() if name != one.name]
+            named = [path for value in others for path in (value if isinstance(value, list) else [value])]
+            if isinstance(written, Path) and any(is_same_path(written, path) for path in named if _is_file(path)):
+                raise typer.BadParameter(
+                    "the output would overwrite the input: name another file", ctx=ctx, param_hint=one.opts[0]
+                )
+        return rest
+
+    def _parse(self, ctx: Any, args: list[str]) -> list[str]:
         if self._config() is None:
             return super().parse_args(ctx, args)
         words = [_Word(word) for word in args]
@@ -75,6 +91,10 @@ class ConfigCommand(TyperCommand):
         """Show the config as the last argument too."""
         pieces, config = super().collect_usage_pieces(ctx), self._config()
         return pieces if config is None else [*pieces, "{config}" if config.required else "[config]"]
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, Path) and value.is_file()
 
 
 class _Word(str):

@@ -114,8 +114,6 @@ def score(
         _score_with_ray(source, config, output, workers=asked, batch_rows=batch_rows, **how)
         return
     output = output or _default_output(source)
-    if output.resolve() == file.resolve() and not to_stdout:
-        raise typer.BadParameter("the output would overwrite the input: name another file", param_hint="--output")
     table = _checked(source, None if asked else output, layout, reward_column, chunk=chunk)
     rows = _chosen(source, table.rows, layout, limit=limit, sample=sample)
     composition = overridden(config, overrides or ())

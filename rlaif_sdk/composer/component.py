@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from rlaif_sdk.composer.failures import FailurePolicy
 from rlaif_sdk.composer.normalizers import Normalizer, Passthrough
 from rlaif_sdk.composer.weights import Weight, weight_bounds
 from rlaif_sdk.config import ExecutionConfig
+from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.io.text import is_safe_text
 from rlaif_sdk.scoring.factory import Recipe
 
 
@@ -112,3 +114,25 @@ def warn_of_inverted_rewards(components: Mapping[str, Component]) -> None:
                 "measures something bad declares higher_is_better = False, and then takes a positive weight",
                 stacklevel=4,
             )
+
+
+def check_names(kind: str, names: Iterable[object]) -> None:
+    """Refuse names that ledgers, tables and metrics could not hold, or not tell apart.
+
+    Args:
+        kind: The key of a config under which they stand, such as ``rewards``.
+        names: The names.
+
+    Raises:
+        ConfigError: One is no text, empty, has half a character (a lone surrogate), or is ``total``, which metrics and
+            reports call the sum.
+    """
+    for name in names:
+        if not isinstance(name, str) or not name.strip():
+            raise ConfigError(f"the name {name!r} is no text", key=kind, hint="name it in words")
+        if not is_safe_text(name):
+            hint = "a lone surrogate is no character: write the whole one"
+            raise ConfigError(f"the name {name!r} has half a character", key=f"{kind}.{name}", hint=hint)
+        if name == "total":
+            hint = "give it another name"
+            raise ConfigError("metrics and reports call the sum of all rewards so", key=f"{kind}.{name}", hint=hint)

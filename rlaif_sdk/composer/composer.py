@@ -18,7 +18,12 @@ from rlaif_sdk.composer.asking import Asking
 from rlaif_sdk.composer.build import ConfigSource, composer_arguments, read_composition
 from rlaif_sdk.composer.calls import Calls, check_fallbacks
 from rlaif_sdk.composer.combiner import Combiner
-from rlaif_sdk.composer.component import Component, warn_of_inverted_costs, warn_of_inverted_rewards
+from rlaif_sdk.composer.component import (
+    Component,
+    check_names,
+    warn_of_inverted_costs,
+    warn_of_inverted_rewards,
+)
 from rlaif_sdk.composer.composition import Composition
 from rlaif_sdk.composer.constraints import Constraint
 from rlaif_sdk.composer.gates import Gate, GateOrder
@@ -76,8 +81,8 @@ class Composer:
         observers: Called with each finished composition.
 
     Raises:
-        ConfigError: A weight is not finite, names no reward, or all are 0; a gate, group, constraint or schedule names
-            nobody; conditions of rewards go in a circle; a normalizer does not fit its reward; an aggregator does not fit the weights; lexicographic gates
+        ConfigError: A name is no text, has half a character or is ``total``; a weight is not finite, names no reward, or
+            all are 0; a gate, group, constraint or schedule names nobody; conditions of rewards go in a circle; a normalizer does not fit its reward; an aggregator does not fit the weights; lexicographic gates
             have floors out of order.
         TypeError: A value is no reward.
     """
@@ -99,6 +104,8 @@ class Composer:
         ledger: Ledger | None = None,
         observers: Sequence[Callable[[Composition], None]] = (),
     ) -> None:
+        for kind, names in (("rewards", rewards), ("fallbacks", fallbacks), ("groups", groups)):
+            check_names(kind, names or ())
         weights = weights or {}
         parts = {
             name: value if isinstance(value, Component) else Component(value, weight=weights.get(name, 1.0))

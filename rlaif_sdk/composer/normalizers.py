@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.rewards import Params
+from rlaif_sdk.scoring.checks import MAX_SCORE
 from rlaif_sdk.statistics.arrays import Array, Labels
 from rlaif_sdk.statistics.groups import group_labels, group_means, sorted_within_groups
 
@@ -275,7 +276,10 @@ class ZScore(Standardizer):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state.keys() != {"count", "mean", "m2"}:
             raise StateError(f"a zscore's state has count, mean and m2; saved was {sorted(state)}")
-        self.count, self.mean, self.m2 = int(state["count"]), float(state["mean"]), float(state["m2"])
+        count, mean, m2 = int(state["count"]), float(state["mean"]), float(state["m2"])
+        if not (0 <= count < 2**53 and abs(mean) <= MAX_SCORE and m2 >= 0):
+            raise StateError(f"{count} scores cannot have a mean of {mean:g} and squared deviations of {m2:g}")
+        self.count, self.mean, self.m2 = count, mean, m2
 
 
 class FixedZScoreParams(ZScoreParams):
@@ -540,7 +544,11 @@ class LimitParams(Params):
     @field_validator("winsorize", mode="before")
     @classmethod
     def _either_end(cls, value: Any) -> Any:
-        return (value, 1.0 - value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return value
+        if not 0 <= value < 0.5:  # which a whole number of any length may be asked
+            raise ValueError("the quantiles must be in order and within [0, 1]: a share is from 0 to below 0.5")
+        return value, 1.0 - value
 
     @field_validator("winsorize")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -78,10 +79,22 @@ def _restore(parts: Parts, state: Mapping[str, Any]) -> None:
             if part.learner is None:
                 continue
             try:
-                part.learner.load_state_dict(state[f"{kind}s"][name]["state"])
-            except (StateError, KeyError, TypeError, ValueError, AttributeError) as error:
+                learned = state[f"{kind}s"][name]["state"]
+                _check_finite(learned)
+                part.learner.load_state_dict(learned)
+            except (StateError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 problem = error.message if isinstance(error, StateError) else f"{type(error).__name__}: {error}"
                 raise StateError(f"{kind} {name!r}: {problem}") from error
+
+
+def _check_finite(value: Any) -> None:
+    """Refuse numbers that nothing has learned: one that is NaN or no double would be in every total from here on."""
+    if isinstance(value, (int, float)):
+        if not math.isfinite(value):  # OverflowError of a whole number beyond all doubles
+            raise StateError(f"{value} cannot have been learned")
+    elif isinstance(value, (Mapping, list)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            _check_finite(item)
 
 
 def _differences(kind: str, own: Mapping[str, Part], saved: Any) -> list[str]:

@@ -297,7 +297,8 @@ def _compared(replayed: Iterable[tuple[RecordedBatch, Array, Mapping[str, Sequen
         prompts += [shown(prompt, role=USER) for prompt in batch.prompts]
         completions += map(shown, batch.completions)
     names = ("step", "totals", "new_totals", "advantages", "new_advantages", "unknown")
-    columns: list[Any] = [np.concatenate(parts) for parts in zip(*numbers, strict=True)] or [np.zeros(0)] * len(names)
+    none = [*[np.zeros(0)] * (len(names) - 1), np.zeros(0, dtype=bool)]
+    columns: list[Any] = [np.concatenate(parts) for parts in zip(*numbers, strict=True)] or none
     for name, count in missing.items():
         warnings.warn(
             f"reward {name!r} would be asked about {count} rows that it was not asked about when they were recorded: their "

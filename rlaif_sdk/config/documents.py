@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.files import config_text
 from rlaif_sdk.io.redaction import is_secret
+from rlaif_sdk.io.text import is_safe_text
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Location = tuple[str | int, ...]
@@ -72,6 +73,13 @@ _Loader.add_implicit_resolver(
 )
 _Loader.add_constructor(_INT, _Loader.construct_integer)
 _Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
+
+
+class _JsonLoader(_Loader):
+    """For the lines of JSON, whose keys have any length and may stand on another line than their colon."""
+
+    def stale_possible_simple_keys(self) -> None:
+        """Keep every key."""
 
 
 _JSON_LINES = re.compile("[\x85\u2028\u2029]")
@@ -380,7 +388,7 @@ def _parse(text: str, file: str | None, *, is_json: bool) -> tuple[Any, dict[Loc
         text = text.replace("\t", " ")
     lines: dict[Location, int] = {}
     try:
-        loader = _Loader(text)
+        loader = (_JsonLoader if is_json else _Loader)(text)
         root = loader.get_single_node()
         if root is None:
             raise ConfigError("is empty", file=file, line=1, hint="write the keys of a config, or name another file")
@@ -432,6 +440,9 @@ def _record(
                 raise ConfigError("a key must be plain text", file=file, line=line)
             _check_value(key_node, line, file, loader)
             key = key_node.value if key_node.tag == _MERGE else loader.construct_object(key_node)
+            if isinstance(key, str) and not is_safe_text(key):
+                problem = f"half a character (a lone surrogate) in the key {key[:40]!r}"
+                raise ConfigError(problem, file=file, line=line, hint="write the whole one")
             if isinstance(key, bool):
                 hint = "quote it"
                 raise ConfigError(
@@ -455,6 +466,8 @@ def _check_value(node: yaml.Node, line: int, file: str | None, loader: yaml.Safe
         hint = "a config has what JSON has: text, numbers, truth values, null, lists and mappings"
         raise ConfigError(f"the tag {node.tag.replace(_TAG, '!!')} is not read here", file=file, line=line, hint=hint)
     if isinstance(node, yaml.ScalarNode):
+        if not is_safe_text(node.value):  # JSON escapes one character as a pair
+            node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         try:
             loader.construct_object(node)
         except (ValueError, LookupError) as error:

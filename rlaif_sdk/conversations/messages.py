@@ -283,7 +283,12 @@ def _read_message(message: Mapping[str, Any], speaker: str) -> Iterable[Turn]:
             text = block["text"]
             if type(text) is str and block["type"] in _TEXT_BLOCKS:
                 return (Turn(known, text),)
-    return _read_fields(message, speaker)
+    try:
+        return list(_read_fields(message, speaker))
+    except ConversationError:
+        raise
+    except (RecursionError, ValueError):  # of a call's arguments, a result or thinking, which are JSON of any depth
+        raise ConversationError("a part of a message nests too deeply, or holds itself") from None
 
 
 _OF_WORDS = frozenset({"role", "content", "type", "id", "status"})
@@ -571,5 +576,8 @@ def _opened(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} that nests too deeply"
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -22,7 +22,7 @@ from rlaif_sdk.integrations.coalescing import Coalescer
 from rlaif_sdk.integrations.cohorts import DEADLINE, Cohorts
 from rlaif_sdk.integrations.reward_server import RewardServer
 from rlaif_sdk.integrations.samples import Sample, Scored, alike, batch_of, in_order, same_columns
-from rlaif_sdk.io.files import write_json
+from rlaif_sdk.io.files import other_kind, write_json
 from rlaif_sdk.io.forks import on_fork
 from rlaif_sdk.types import Progress, RewardBatch
 
@@ -394,13 +394,18 @@ def load_state(file: str | Path) -> dict[str, Any]:
         StateError: It holds no state.
     """
     path = Path(file)
+    kind = other_kind(path.stat().st_mode) if path.exists() else None
+    if kind is not None:
+        raise StateError(f"{str(path)!r} is {kind}", hint=_STATE)
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             "there is no such file", file=str(path), hint="give what save_state wrote, or begin without a state"
         ) from None
-    except ValueError as error:
+    except OSError as error:
+        raise StateError(f"{str(path)!r} cannot be read: {error.strerror}", hint=_STATE) from error
+    except (ValueError, RecursionError) as error:
         raise StateError(f"{str(path)!r} is no JSON: {error}", hint=_STATE) from error
     if not isinstance(state, dict):
         raise StateError(f"{str(path)!r} holds no state of a composer", hint=_STATE)

@@ -341,9 +341,8 @@ def opened_parquet(path: Path, name: str | None = None) -> Iterator[Any]:
     try:
         with parquet.ParquetFile(path) as file:
             yield file
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        hint = "write it again, or name the file by what it is"
-        raise DataError(f"no valid Parquet: {error}", file=name or str(path), hint=hint) from error
+    except (pa.ArrowException, OSError) as error:
+        raise _invalid("Parquet", error, name or str(path), "write it again, or name the file by what it is") from error
 
 
 def read_parquet(path: Path, name: str) -> Iterator[Row]:
@@ -357,18 +356,31 @@ def read_arrow(path: Path, name: str) -> Iterator[Row]:
     """The rows of an Arrow IPC file (Feather) or stream, a record batch in memory."""
     pa = arrow()
     try:
-        with pa.memory_map(str(path)) as mapped:
-            if mapped.read(6) == b"ARROW1":
-                reader = pa.ipc.open_file(mapped)
+        with pa.OSFile(str(path)) as file:  # memory of a file that is cut meanwhile ends the process
+            if file.read(6) == b"ARROW1":
+                reader = pa.ipc.open_file(file)
                 for index in range(reader.num_record_batches):
-                    yield from rows_of(reader.get_batch(index), name)
+                    yield from _checked_rows(reader.get_batch(index), name)
                 return
-            mapped.seek(0)
-            for batch in pa.ipc.open_stream(mapped):
-                yield from rows_of(batch, name)
-    except (pa.ArrowInvalid, OSError) as error:
+            file.seek(0)
+            for batch in pa.ipc.open_stream(file):
+                yield from _checked_rows(batch, name)
+    except (pa.ArrowException, OSError) as error:
         hint = "Feather of version 1 is not read" if path.suffix == ".feather" else None
-        raise DataError(f"no valid Arrow file: {error}", file=name, hint=hint) from error
+        raise _invalid("Arrow file", error, name, hint) from error
+
+
+def _invalid(form: str, error: Exception, name: str, hint: str | None = None) -> DataError:
+    """What pyarrow says of a damaged file, which may be an `OSError` without a number, on one line."""
+    if getattr(error, "errno", None):
+        return DataError(f"cannot be read: {getattr(error, 'strerror', error)}", file=name)
+    return DataError(f"no valid {form}: {' '.join(str(error).split())}", file=name, hint=hint)
+
+
+def _checked_rows(batch: Any, name: str) -> Iterator[Row]:
+    """Its rows; places that lie outside the batch, as of a damaged file, are found before they are read."""
+    batch.validate(full=True)
+    yield from rows_of(batch, name)
 
 
 def in_chunks(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:

@@ -67,7 +67,7 @@ def atomic_path(path: str | Path, *, kept: str | Path | None = None) -> Iterator
         >>> with atomic_path("scores.csv") as unfinished:  # doctest: +SKIP
         ...     unfinished.write_text("prompt,score\\n")
     """
-    target = Path(path).resolve()
+    target = Path(os.path.realpath(path))  # which `Path.resolve` refuses of a link to itself
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
@@ -174,6 +174,11 @@ def read_json(path: str | Path) -> Any:
         raise DataError(f"cannot be read: {error.strerror}", file=str(path)) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"no valid JSON: {error}", file=str(path), hint="delete it, and it is made again") from error
+
+
+def is_same_path(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths lead to one place, by whatever links; a link that leads back to itself leads nowhere."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def other_kind(mode: int) -> str | None:
@@ -312,6 +317,7 @@ _REFUSALS = {
     errno.EPERM: ("is not permitted", _ELSEWHERE),
     errno.EISDIR: ("is a folder, where a file is to be written", "name a file"),
     errno.ENOTDIR: ("a part of the path is a file, not a folder", "name another folder"),
+    errno.ELOOP: ("is a link that leads back to itself", "name another path"),
     errno.ENAMETOOLONG: ("the name is too long", "name a shorter one"),
     errno.EMFILE: ("too many files are open", "raise the limit, see `ulimit -n`"),
 }

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -431,7 +432,7 @@ def _read_gzip(path: Path, name: str) -> Iterator[Row]:
     try:
         with gzip.open(path, "rb") as file:
             yield from read_lines(file, name)  # type: ignore[arg-type]
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"no valid gzip: {error}", file=name) from error
 
 
@@ -638,6 +639,8 @@ class _LineWriter:
         """
         with suppress(OSError):
             self._file.close()
+        if not self._path.is_file():  # a device keeps nothing, and may be read for ever
+            return None
         rows = size = 0
         with self._path.open("r+b") as file:
             for line in file:

@@ -8,11 +8,13 @@ Field numbers are those of ``onnx.proto`` (ModelProto, GraphProto, NodeProto, At
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
 from rlaif_sdk.exceptions import ConfigError
+from rlaif_sdk.models.model_folder import check_file
 
 LARGEST_FILE = 1_800_000_000
 """Weights beyond this many bytes are written beside the graph: protobuf ends at 2 GiB."""
@@ -38,6 +40,7 @@ def external_data_files(graph_file: Path) -> list[Path]:
     Raises:
         ConfigError: The file is no ONNX model, or names a file outside its own folder, or one that is absent.
     """
+    check_file(graph_file)
     try:
         with graph_file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             locations = sorted(set(_external_locations(data, 0, len(data), "model")))
@@ -47,7 +50,7 @@ def external_data_files(graph_file: Path) -> list[Path]:
     homes = {graph_file.parent.resolve(), graph_file.resolve().parent}
     files = []
     for location in locations:
-        file = (graph_file.parent / location).resolve()
+        file = Path(os.path.realpath(graph_file.parent / location))
         if file.parent not in homes and not any(home in file.parents for home in homes):
             raise ConfigError(
                 f"names external data outside its folder: {location}",
@@ -66,7 +69,10 @@ def _external_locations(data: mmap.mmap, start: int, end: int, message: str) -> 
         if kind == "external":
             entry = {field: data[a:b] for field, a, b in _submessages(data, value_start, value_end)}
             if entry.get(1) == b"location":
-                yield entry.get(2, b"").decode("utf-8")
+                location = entry.get(2, b"").decode("utf-8")
+                if "\0" in location:
+                    raise ValueError("no path has a zero byte")
+                yield location
         elif kind is not None:
             yield from _external_locations(data, value_start, value_end, kind)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlaif_sdk.exceptions import ConfigError
 from rlaif_sdk.io.digests import file_digest, json_digest
+from rlaif_sdk.io.files import other_kind
 
 _REVISION_FILES = ("*.safetensors", "*.json", "*.txt", "*.model")
 
@@ -31,6 +32,18 @@ def local_folder(model: str | Path) -> Path | None:
     return None
 
 
+def check_file(file: Path) -> None:
+    """Refuse what is no file in a model's folder: a pipe or a device would be waited for, or read without end.
+
+    Raises:
+        ConfigError: It is something else.
+        OSError: It is not there.
+    """
+    kind = other_kind(file.stat().st_mode)
+    if kind is not None:
+        raise ConfigError(f"is {kind}, where a file of a model is wanted", file=str(file), hint="take the model anew")
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """The JSON object in a file of a model folder.
 
@@ -38,10 +51,13 @@ def read_json(file: Path) -> dict[str, Any]:
         ConfigError: The file is absent, or holds no JSON object.
     """
     try:
+        check_file(file)
         value = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"the classifier folder has no {file.name}", file=str(file.parent)) from None
-    except (OSError, ValueError) as error:
+    except ConfigError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot be read as JSON: {error}", file=str(file)) from error
     if not isinstance(value, dict):
         raise ConfigError(f"must hold a JSON object, not {type(value).__name__}", file=str(file))
@@ -60,5 +76,9 @@ def folder_revision(folder: Path) -> str:
 
 def content_digest(files: Iterable[Path]) -> str:
     """A short digest of the names and contents of some files, the same in whatever order they come."""
-    named = sorted((file.name, file_digest(file)) for file in files)
+    named = []
+    for file in files:
+        check_file(file)
+        named.append((file.name, file_digest(file)))
+    named.sort()
     return f"sha256:{json_digest(named)[:16]}"

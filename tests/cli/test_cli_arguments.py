@@ -174,3 +174,37 @@ def test_score_draws_the_same_sample_each_time(table):
     found = totals(first.stdout)
     assert len(found) == 4
     assert found == sorted(found) == totals(second.stdout)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "score t.jsonl c.json -o c.json",
+        "score t.jsonl c.json -o t.jsonl",
+        "score t.jsonl c.json -o link.jsonl",
+        "score t.jsonl c.json --state s.json -o s.json",
+        "fit t.jsonl -c c.json -o ./c.json",
+        "fit t.jsonl -c c.json -o new.json --plot t.jsonl",
+        "difficulty c.json -o c.json",
+        "eval labels t.jsonl --report t.jsonl",
+        "eval reward t.jsonl c.json --report c.json",
+        "attack rewards t.jsonl c.json --witness a --plot t.jsonl",
+        "review t.jsonl --export t.jsonl",
+        "cache export s.json s.json",
+        "report s.json -o s.json",
+        "what-if s.json c.json --plot c.json",
+    ],
+)
+def test_a_file_that_a_command_reads_is_never_written_over(tmp_path, monkeypatch, command):
+    """By no option that names a file to write, and by no other name of the same file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    files = {"t.jsonl": '{"prompt": "p", "completion": "c"}\n', "c.json": '{"rewards": {"a": {}}}', "s.json": "{}"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "link.jsonl").symlink_to("t.jsonl")
+    done = CliRunner().invoke(app, command.split())
+    assert done.exit_code == 2
+    assert "the output would overwrite the input" in unboxed(done.output)
+    assert {name: (tmp_path / name).read_text() for name in files} == files
+    assert len(list(tmp_path.iterdir())) == 4

@@ -114,12 +114,21 @@ def test_a_composition_for_all_is_one_only_for_commands_that_need_it(folder: Pat
         ("[score]\nlimit = 0\n", "../rlaif.toml:2: score.limit: "),
         ("[defaults]\nlimit = 'x'\n", "../rlaif.toml:2: defaults.limit: "),
         ("[score\n", "../rlaif.toml: is no TOML: "),
+        ("a = " + "[" * 20_000, "../rlaif.toml: is no TOML: maximum recursion depth"),
     ],
 )
 def test_what_is_wrong_with_the_file_is_told_with_its_line(folder: Path, toml: str, told: str) -> None:
     """Whatever command it is of, but for values, which are read with their command."""
     (folder / "rlaif.toml").write_text(toml)
     assert refusal("score ../t.jsonl ../c.yaml").startswith(told)
+
+
+def test_a_working_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a job whose folder another one cleared."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert refusal("score t.jsonl c.yaml").startswith("the working folder was removed")
 
 
 def test_what_is_wrong_with_a_variable_is_told_with_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

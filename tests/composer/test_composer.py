@@ -7,7 +7,7 @@ import math
 import pytest
 
 from rlaif_sdk import BatchError, Composer, ConfigError, RewardBatch, reward
-from rlaif_sdk.composer import Component, Gate
+from rlaif_sdk.composer import Component, Gate, Ledger, RewardGroup
 from rlaif_sdk.composer.normalizers import Rank, ZScore
 from rlaif_sdk.exceptions import StateError, UnknownPluginError
 from rlaif_sdk.testing import FixedReward
@@ -32,6 +32,35 @@ def test_rewards_of_every_form_are_weighed_by_name() -> None:
     with Composer(rewards, weights={"length": 2.0, "constant": 10.0}) as composer:
         assert composer.weights == {"length": 2.0, "constant": 10.0, "fixed": -0.5}
         assert composer.compose(BATCH).to_list() == [11.0, 15.0, 13.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("a\ud83d", r"'a\\ud83d' has half a character"),
+        ("\udcff", "has half a character"),
+        ("", "'' is no text"),
+        (" \n", "is no text"),
+        (1, "the name 1 is no text"),
+        (None, "the name None is no text"),
+        ("total", "rewards.total: metrics and reports call the sum of all rewards so"),
+    ],
+)
+def test_a_name_that_ledgers_and_metrics_could_not_hold_is_refused(
+    tmp_path, write, registry, name, problem: str
+) -> None:
+    """Before anything is scored: of a reward, a fallback and a group, in Python, a mapping and with `--set`."""
+    with Ledger(tmp_path / "ledger.db") as ledger, pytest.raises(ConfigError, match=problem):
+        Composer({name: length}, ledger=ledger)
+    if name != "total":
+        with pytest.raises(ConfigError, match="fallbacks"):
+            Composer({"a": Component(length, fallback=name)}, fallbacks={name: length})
+        with pytest.raises(ConfigError, match="groups"):
+            Composer({"a": length}, groups={name: RewardGroup(["a"], weight=1.0)})
+    if isinstance(name, str):
+        file = write("r.py", "def length(completions):\n    return [0.0] * len(completions)\n")
+        with pytest.raises(ConfigError, match=problem):
+            Composer.from_config({"rewards": {name: {"use": f"{file}:length"}}}, registry=registry)
 
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf, True, "1", None, 10**400])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,13 @@ def test_every_difference_is_in_one_message() -> None:
         lambda state: state["rewards"]["a"].pop("state"),
         lambda state: state["rewards"]["a"]["state"].pop("mean"),
         lambda state: state["rewards"]["a"]["state"].update(mean="high"),
+        lambda state: state["rewards"]["a"]["state"].update(mean=math.nan),
+        lambda state: state["rewards"]["a"]["state"].update(mean=1e300),
+        lambda state: state["rewards"]["a"]["state"].update(mean=10**400),
+        lambda state: state["rewards"]["a"]["state"].update(m2=-1.0),
+        lambda state: state["rewards"]["a"]["state"].update(m2=math.inf),
+        lambda state: state["rewards"]["a"]["state"].update(count=-1),
+        lambda state: state["rewards"]["a"]["state"].update(count=10**400),
         lambda state: state["weights"].clear(),
         lambda state: state["constraints"].update({"b/max": {}}),
     ],

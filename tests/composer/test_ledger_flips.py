@@ -12,6 +12,7 @@ import pytest
 
 from rlaif_sdk import Composer, RewardBatch, Score
 from rlaif_sdk.composer.ledger import Ledger
+from rlaif_sdk.composer.whatif import what_if
 from rlaif_sdk.exceptions import LedgerError
 
 TEXTS = [f"text {number} " + "x" * (number % 17) for number in range(300)]
@@ -114,10 +115,14 @@ def test_a_changed_score_in_a_ledger_that_is_only_read_stays_there(written: Path
         "UPDATE answers SET raw = zeroblob(length(raw))",
         "UPDATE answers SET notes = '{}'",
         "UPDATE batches SET step = 7",
+        "UPDATE answers SET reward = 'lengtg'",
+        "UPDATE answers SET batch = 9",
+        "DELETE FROM answers",
+        "INSERT INTO answers SELECT batch, 'other', raw, notes, normalized, weighted, workings, checksum FROM answers",
     ],
 )
 def test_a_changed_record_is_refused(written: Path, tmp_path: Path, change: str) -> None:
-    """A report of it would be of something that was not."""
+    """A report of it would be of something that was not, or of half of what was."""
     path = tmp_path / "ledger.sqlite"
     shutil.copy(written, path)
     connection = sqlite3.connect(path)
@@ -126,6 +131,42 @@ def test_a_changed_record_is_refused(written: Path, tmp_path: Path, change: str)
     connection.close()
     with Ledger(path, create=False) as ledger, pytest.raises(LedgerError, match="batch 1 is not what was written"):
         list(ledger.batches())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE runs SET rewards = replace(rewards, 'true', 'null')",
+        "UPDATE runs SET rewards = substr(rewards, 2)",
+        "UPDATE runs SET started = 'never'",
+        "UPDATE runs SET token = 'x' || token",
+    ],
+)
+def test_a_changed_run_is_refused(written: Path, tmp_path: Path, change: str) -> None:
+    """What it says of its rewards explains every number of it."""
+    path = tmp_path / "ledger.sqlite"
+    shutil.copy(written, path)
+    connection = sqlite3.connect(path)
+    assert connection.execute(change).rowcount
+    connection.commit()
+    connection.close()
+    with Ledger(path, create=False) as ledger, pytest.raises(LedgerError, match="run 1 is not what was written"):
+        ledger.runs()
+
+
+def test_a_batch_of_another_run_is_refused(tmp_path: Path) -> None:
+    """It would count among that run's."""
+    path = tmp_path / "ledger.sqlite"
+    for _ in range(2):
+        compose(path)
+    connection = sqlite3.connect(path)
+    assert connection.execute("UPDATE batches SET run = 2").rowcount == 2
+    connection.commit()
+    connection.close()
+    with Ledger(path, create=False) as ledger:
+        with pytest.raises(LedgerError, match="batch 1 is not what was written"):
+            list(ledger.batches())
+        assert what_if(ledger, {"rewards": {"length": {"use": "builtins:len"}}}, runs=[1]).summary()["rows"] == 0
 
 
 @pytest.mark.parametrize("how", ["deleted", "moved", "replaced", "folder deleted"])

@@ -98,6 +98,8 @@ def test_winsorize_and_clip_go_with_every_normalizer_in_a_config(
     ("normalize", "problem"),
     [
         ("{kind: none, winsorize: 0.5}", r"normalize\.winsorize: the quantiles must be in order"),
+        ("{kind: none, winsorize: 1" + "0" * 400 + "}", r"normalize\.winsorize: the quantiles must be in order"),
+        ("{kind: none, winsorize: .nan}", r"normalize\.winsorize: the quantiles must be in order"),
         ("{kind: rank, winsorize: [0.9, 0.1]}", r"normalize\.winsorize: the quantiles must be in order"),
         ("{kind: rank, winsorize: [-0.1, 1]}", r"normalize\.winsorize: the quantiles must be in order"),
         ("{kind: rank, winsorize: yes}", r"normalize\.winsorize: "),

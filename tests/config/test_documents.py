@@ -193,6 +193,10 @@ def test_bottomless_nesting_is_refused(is_json: bool, text: str) -> None:
         ("a: 1", True, 1, "no valid JSON"),
         ("", True, 1, "no valid JSON"),
         ("# nothing\n", False, 1, "is empty"),
+        ('a: 1\n"b\\ud83d": 2', False, 2, r"half a character \(a lone surrogate\) in the key 'b"),
+        ('a:\n  "\\ude00\\ud83d": 1', False, 2, "half a character"),
+        ('a: |\n  x\nb:\n  - {"c\\ud83d\\ud83d\\ude00": 1}', False, 4, "half a character"),
+        ('{"a": 1,\n"b\\udfff": 2}', True, 2, "half a character"),
     ],
 )
 def test_malformed_text_is_refused_with_its_line(text: str, is_json: bool, line: int | None, problem: str) -> None:
@@ -251,6 +255,22 @@ def test_json_is_read_as_json(value: object, indent: int | str | None, ascii_onl
     assert parse_document(text, is_json=True).data == value
 
 
+@pytest.mark.parametrize(
+    "key", ['"a"', '"a" ', '"a"\n', '"a"\n\n \t', f'"{"a" * 1100}"', '"' + r"\u00e9" * 300 + '"\n']
+)
+def test_a_key_of_json_has_any_length_and_its_colon_any_line(key: str) -> None:
+    """Which YAML's have not; the lines are those of the keys."""
+    text = "{\n" + key + ":1,\n" + '"b"\n:[{"c"\n:2}]}'
+    document = parse_document(text, file="c", is_json=True)
+    assert document.data == json.loads(text)
+    first, lines = next(iter(document.data)), key.count("\n")
+    assert [document.place(each) for each in ((first,), ("b",), ("b", 0, "c"))] == [
+        "c:2",
+        f"c:{3 + lines}",
+        f"c:{4 + lines}",
+    ]
+
+
 @pytest.mark.parametrize("one", ["\x7f", "\x85", "\u2028", "\ufffe", "?"])
 @pytest.mark.parametrize("other", ["\x80", "\u2029", "\uffff"])
 def test_keys_of_characters_that_yaml_does_not_take_are_told_apart(one: str, other: str) -> None:
@@ -259,6 +279,17 @@ def test_keys_of_characters_that_yaml_does_not_take_are_told_apart(one: str, oth
     assert parse_document(text, is_json=True).data == {one: 1, other: 2}
     with pytest.raises(ConfigError, match=r"line:3: the key .* stands twice, first on line 2"):
         parse_document(text.replace(other, one), is_json=True)
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_two_escapes_of_one_character_are_one(is_json: bool) -> None:
+    """As JSON escapes what is beyond 16 bits, in keys and values, which have their lines."""
+    text = '{"a\\ud83d\\ude00": ["\\ud835\\udd38b"],\n "\\ud83d\\ude01": 1}'
+    document = parse_document(text, file="c", is_json=is_json)
+    assert document.data == {"a\U0001f600": ["\U0001d538b"], "\U0001f601": 1}
+    assert document.place(("\U0001f601",)) == "c:2"
+    cut = parse_document('{"a": "\\ud83d \\ud83d\\ude00"}', is_json=is_json)
+    assert cut.data == {"a": "\ud83d \U0001f600"}  # a value may be text to attack with
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlaif_sdk import ConversationError
+from rlaif_sdk import Composer, ConversationError, RewardBatch
 from rlaif_sdk.conversations import ToolCall, Turn, chat_messages, read, view
 
 DATA = Path(os.environ.get("RLAIF_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "trajectories"
@@ -317,6 +317,48 @@ def test_content_nested_without_end_is_refused() -> None:
         content = {"content": content}
     with pytest.raises(ConversationError, match="deeper"):
         read([{"role": "assistant", "content": content}])
+
+
+def nested(depth: int = 50_000) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def holding_itself() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": nested()}}]},
+        {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": holding_itself()}}]},
+        {"role": "assistant", "tool_calls": "[" * 50_000},
+        {"role": "assistant", "function_call": '{"a":' * 50_000},
+        {"role": "assistant", "content": "b", "reasoning_content": nested()},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": nested()}]},
+        {"role": "assistant", "content": "b", "refusal": nested()},
+        {"role": "tool", "content": nested()},
+        {"type": "function_call_output", "output": nested()},
+        {"role": nested(), "content": "b"},
+        nested(),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "list",
+)
+def test_a_part_of_any_depth_fails_its_row_alone(message: Any) -> None:
+    """Calls, results, thinking and names may be JSON of any depth, which a policy writes as text too."""
+    with pytest.raises(ConversationError):
+        read([{"role": "user", "content": "a"}, message])
+    batch = RewardBatch(["p"] * 3, ["a", [message], "c"])
+    assert Composer({"a": lambda completion_texts: [1.0 for _ in completion_texts]}).compose(batch).to_list() == [
+        1.0,
+        None,
+        1.0,
+    ]
 
 
 def test_chat_messages_say_what_the_turns_do() -> None:

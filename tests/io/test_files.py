@@ -24,6 +24,7 @@ from rlaif_sdk.exceptions import DataError
 from rlaif_sdk.io.files import (
     atomic_folder,
     atomic_path,
+    is_same_path,
     read_json,
     refusal,
     without_nan,
@@ -243,6 +244,21 @@ def test_long_names_are_no_trouble(tmp_path: Path) -> None:
     for name in ("a" * 255, "ü" * 127):
         write_text(tmp_path / name, "x")
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_link_that_leads_back_to_itself_is_told(tmp_path: Path) -> None:
+    """As a file, a folder of it, and through another link; it is left as it is."""
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "c").symlink_to("a/c")
+    for name in ("a", "b/x.json", "c"):
+        with pytest.raises(OSError) as caught:
+            write_text(tmp_path / name, "x")
+        assert caught.value.errno == errno.ELOOP
+        assert "leads back to itself" in str(refusal(caught.value))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+    assert is_same_path(tmp_path / "a", tmp_path / "a")
+    assert not is_same_path(tmp_path / "a", tmp_path / "b")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.ENAMETOOLONG])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -196,6 +197,32 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.
     for name, problem in odd_files(tmp_path).items():
         error = refusal(name)
         assert problem in str(error), name
+
+
+@pytest.mark.parametrize("suffix", ["jsonl.gz", "parquet", "arrow", "json", "csv"])
+def test_a_damaged_file_is_refused_or_read(tmp_path: Path, suffix: str) -> None:
+    """Bits that flip, parts that are lost or overwritten: nothing but rows or a line that names it, and no crash."""
+    rows = [{"prompt": f"p{n}", "completion": "x" * n, "n": n, "f": n / 3, "l": [n, {"a": str(n)}]} for n in range(60)]
+    write_table(rows, tmp_path / f"whole.{suffix}")
+    whole, draw = (tmp_path / f"whole.{suffix}").read_bytes(), random.Random(1)
+    read, told = 0, []
+    for number in range(250):
+        damaged = bytearray(whole)
+        for _ in range(draw.choice([1, 1, 2, 8])):
+            damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+        place = draw.randrange(len(damaged))
+        if number % 10 == 0:
+            del damaged[place:]
+        if number % 10 == 1:
+            damaged[place : place + draw.randrange(9)] = b"\xff" * draw.randrange(20)
+        try:
+            read += bool(list(read_rows(write_text(tmp_path / f"{number}.{suffix}", bytes(damaged)))))
+        except DataError as error:
+            told.append(str(error))
+            told[-1] = told[-1] if f"{number}.{suffix}" in told[-1] else f"unnamed: {told[-1]}"
+    assert [line for line in told if "\n" in line or line.startswith("unnamed")] == []
+    assert len(told) > 50
+    assert read + len(told) > 240
 
 
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:

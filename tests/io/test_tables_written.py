@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import sys
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_an_error_on_the_way_closes_the_file_and_keeps_what_was_written(tmp_path
     gc.collect()  # a file that is still open would warn, which is an error here
     readable = kept.rename(tmp_path / "kept.jsonl")
     assert list(read_rows(readable)) == ROWS[:40]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet", "jsonl.gz"])
+@pytest.mark.parametrize("device", ["/dev/full", "/dev/null"])
+def test_an_error_while_a_device_is_written_ends_as_it_is(tmp_path: Path, suffix: str, device: str) -> None:
+    """What a device took is not looked for: reading it may never end, and it is not removed."""
+    path = tmp_path / f"table.{suffix}"
+    path.symlink_to(device)
+    with pytest.raises((ValueError, OSError)) as caught:
+        write_and_fail(path)
+    assert isinstance(caught.value, ValueError) or caught.value.errno == errno.ENOSPC
+    assert Path(device).is_char_device()
+    assert path.is_symlink()
 
 
 def test_an_error_before_the_first_row_leaves_nothing_behind(tmp_path: Path) -> None:

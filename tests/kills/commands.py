@@ -174,7 +174,10 @@ def prepare_iterate(folder: Path) -> None:
 
 
 def prepare_distill(folder: Path) -> None:
-    write_config(folder / "c.yaml", distill_config(folder))
+    config = distill_config(folder)
+    for stage in ("reward_model", "ppo"):
+        config[stage] |= {"save_strategy": "steps", "save_steps": 1}
+    write_config(folder / "c.yaml", config)
 
 
 def prepare_sweep(folder: Path) -> None:

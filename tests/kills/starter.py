@@ -53,6 +53,7 @@ def run(arguments: Sequence[str], folder: Path, output: int, file_limit: int | N
     """The command itself, in the child."""
     os.setsid()
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's job in the background ignores
     for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (output, 1), (output, 2)):
         os.dup2(descriptor, target)
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115

@@ -213,6 +213,38 @@ def test_external_data_outside_the_folder_is_refused(folder: Path, tmp_path: Pat
             load_classifier(folder)
 
 
+@pytest.mark.parametrize(
+    ("location", "problem"),
+    [("loop", "external data loop is missing"), ("a\0b", "no valid ONNX file"), ("", "outside its folder")],
+)
+def test_a_place_of_external_data_that_leads_nowhere_is_refused(folder: Path, location: str, problem: str) -> None:
+    """A link to itself, a zero byte, and nothing."""
+    (folder / "loop").symlink_to("loop")
+    model = onnx.load(folder / "model.onnx", load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ConfigError, match=problem):
+        load_classifier(folder)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder"])
+@pytest.mark.parametrize("file", ["config.json", "model.onnx", "tokenizer.json"])
+def test_what_is_no_file_in_a_folder_is_refused_at_once(folder: Path, file: str, kind: str) -> None:
+    """Nobody waits for a pipe, or reads a device without end."""
+    (folder / file).unlink()
+    if kind == "a pipe":
+        os.mkfifo(folder / file)
+    elif kind == "a device":
+        (folder / file).symlink_to("/dev/zero")
+    else:
+        (folder / file).mkdir()
+    with pytest.raises(ConfigError, match=f"is {kind}|has no tokenizer.json"):
+        load_classifier(folder)
+
+
 def test_external_data_of_a_nested_tensor_is_found(folder: Path) -> None:
     """Tensors in the branches of an ``If`` count as well as the graph's own."""
     tensor = numpy_helper.from_array(np.zeros(4, dtype=np.float32), "hidden")

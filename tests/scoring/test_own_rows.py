@@ -162,6 +162,30 @@ def flat(value: Any) -> Iterator[Any]:
             yield from flat(item)
 
 
+@pytest.mark.parametrize("where", ["column", "other column", "prompt", "completion"])
+def test_a_value_that_nests_without_end_costs_no_row_its_score(where: str) -> None:
+    """It is shared and not copied; the other rows are their own as ever."""
+    deep: Any = []
+    for _ in range(50_000):
+        deep = [deep]
+    said = [{"role": "assistant", "content": "b", "meta": deep}]
+    rows = {"column": [[1], deep, [3]], "other": ["x", deep if where == "other column" else "y", "z"]}
+    if where != "column":
+        rows["column"][1] = [2]
+    batch = RewardBatch(
+        prompts=["p", said if where == "prompt" else "p", "p"],
+        completions=["a", said if where == "completion" else "b", "c"],
+        columns=rows,
+    )
+
+    def appends(completion_texts: list[str], column: list[list[int]]) -> list[float]:
+        column[0].append(len(column[1]))
+        return [float(len(text)) for text in completion_texts]
+
+    assert Composer({"a": appends}).compose(batch).to_list() == [1.0, 1.0, 1.0]
+    assert rows["column"][0] == [1]
+
+
 def test_a_list_that_a_reward_keeps_and_changes_is_no_longer_the_answer() -> None:
     """What a composition holds stays as it was given, also within details and credit."""
 

@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 
 from rlaif_sdk import Composer, RewardBatch
 from rlaif_sdk.exceptions import ConfigError, StateError
-from rlaif_sdk.integrations import Host, Sample, Scored
+from rlaif_sdk.integrations import Host, Sample, Scored, load_state
 from rlaif_sdk.serving import ServeSettings, create_app
 from rlaif_sdk.serving import state as kept
 from rlaif_sdk.types import Progress
@@ -343,7 +343,16 @@ def test_what_is_learned_while_the_file_is_written_is_in_it_at_the_end(tmp_path,
     assert json.loads(file.read_text()) == {"groups_scored": 1}
 
 
-@pytest.mark.parametrize(("text", "problem"), [("[]", "holds no state"), ('{"groups_scored": "x"}', "'x' groups")])
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[]", "holds no state"),
+        ('{"groups_scored": "x"}', "'x' groups"),
+        ("[" * 100_000, "is no JSON: maximum recursion"),
+        ("", "is no JSON"),
+    ],
+    ids=["list", "groups", "deep", "empty"],
+)
 def test_a_file_that_is_no_state_is_refused(tmp_path, text, problem):
     """Before the server starts, and it is left as it is."""
     file = tmp_path / "state.json"
@@ -351,6 +360,16 @@ def test_a_file_that_is_no_state_is_refused(tmp_path, text, problem):
     with pytest.raises(StateError, match=problem):
         create_app(LEARNED, ServeSettings(cohort=True), state=file)
     assert file.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("place", "problem"), [("/dev/zero", "a device"), ("/", "a folder"), ("loop", "cannot be read")]
+)
+def test_a_state_that_is_no_file_is_refused_at_once(tmp_path, place, problem):
+    """It would be read without end."""
+    (tmp_path / "loop").symlink_to(place)
+    with pytest.raises(StateError, match=problem):
+        load_state(tmp_path / "loop")
 
 
 @pytest.mark.parametrize(

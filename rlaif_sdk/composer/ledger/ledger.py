@@ -35,7 +35,8 @@ _TABLES = (
     # The record: each composer that wrote is a run; a batch is one row, its numbers little-endian 64-bit floats.
     """
     CREATE TABLE runs (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, token TEXT NOT NULL UNIQUE, started REAL NOT NULL, rewards TEXT NOT NULL
+        id INTEGER PRIMARY KEY AUTOINCREMENT, token TEXT NOT NULL UNIQUE, started REAL NOT NULL, rewards TEXT NOT NULL,
+        checksum INTEGER NOT NULL
     )""",
     """
     CREATE TABLE batches (
@@ -59,7 +60,7 @@ def _error(path: Path, message: str, hint: str | None) -> LedgerError:
 
 
 LEDGER = Schema(
-    name="ledger", application_id=0x524C4146, version=3, tables=_TABLES, error=_error, replace_corrupt=True
+    name="ledger", application_id=0x524C4146, version=4, tables=_TABLES, error=_error, replace_corrupt=True
 )  # RLAF
 
 

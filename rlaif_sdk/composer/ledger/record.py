@@ -298,9 +298,8 @@ class Recorder:
     def __init__(self, database: Database, rewards: Mapping[str, RecordedReward], columns: Sequence[str] = ()) -> None:
         self._database = database
         self._columns = columns
-        self._rewards = json.dumps({name: asdict(reward) for name, reward in rewards.items()})
-        self._token = uuid.uuid4().hex
-        self._started = time.time()
+        made_of = json.dumps({name: asdict(reward) for name, reward in rewards.items()})
+        self._run = (uuid.uuid4().hex, time.time(), made_of)
 
     def write(self, composition: Composition) -> None:
         """Record one composition, whole or not at all.
@@ -338,29 +337,29 @@ class Recorder:
             )
             for name, answer in entry.answers.items()
         ]
-        checked = [(*answer, checksum(*answer)) for answer in answers]
 
         def insert(connection: sqlite3.Connection) -> None:
+            run = number_of(connection)
             cursor = connection.execute(
                 "INSERT INTO batches (run, created, step, total_steps, training, rows, texts, totals, in_force, "
                 "arithmetic, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (number_of(connection), time.time(), *fields, checksum(*fields)),
+                (run, time.time(), *fields, checksum(run, *fields)),
             )
             connection.executemany(
                 "INSERT INTO answers (batch, reward, raw, notes, normalized, weighted, workings, checksum) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(cursor.lastrowid, *answer) for answer in checked],
+                [(*answer, checksum(*answer)) for answer in ((cursor.lastrowid, *each) for each in answers)],
             )
 
         self._database.run(insert, write=True)
 
     def _run_number(self, connection: sqlite3.Connection) -> int:
         """This run's number; asked for every batch, since the file may have been set aside meanwhile."""
-        found = connection.execute("SELECT id FROM runs WHERE token = ?", (self._token,)).fetchone()
+        found = connection.execute("SELECT id FROM runs WHERE token = ?", self._run[:1]).fetchone()
         if found is None:
             found = connection.execute(
-                "INSERT INTO runs (token, started, rewards) VALUES (?, ?, ?) RETURNING id",
-                (self._token, self._started, self._rewards),
+                "INSERT INTO runs (token, started, rewards, checksum) VALUES (?, ?, ?, ?) RETURNING id",
+                (*self._run, checksum(*self._run)),
             ).fetchone()
         return int(found[0])
 
@@ -374,12 +373,16 @@ class Record:
     def runs(self) -> list[RecordedRun]:
         """The runs, in the order in which they began."""
         query = (
-            "SELECT runs.id, started, rewards, COUNT(batches.id), COALESCE(SUM(rows), 0), "
+            "SELECT runs.id, token, started, rewards, runs.checksum, COUNT(batches.id), COALESCE(SUM(rows), 0), "
             "COALESCE(MIN(step), 0) FROM runs "
             "LEFT JOIN batches ON batches.run = runs.id GROUP BY runs.id ORDER BY runs.id"
         )
         found = self._database.run(lambda connection: connection.execute(query).fetchall())
-        return [RecordedRun(number, started, _rewards(text), *counts) for number, started, text, *counts in found]
+        runs = []
+        for number, token, started, rewards, written, *counts in found:
+            _check(written == checksum(token, started, rewards), "run", number)
+            runs.append(RecordedRun(number, started, _rewards(rewards), *counts))
+        return runs
 
     def with_resumed(self, run: RecordedRun, earlier: Sequence[RecordedRun]) -> RecordedRun:
         """A run after those that it resumed: one whose first step is not 0 was resumed from a checkpoint of an earlier one.
@@ -412,7 +415,7 @@ class Record:
             after = 0
             for _ in range(part.batches):
                 found = self._database.run(
-                    lambda connection, part=part, after=after: _next_batch(connection, part.number, after)  # type: ignore[misc]
+                    lambda connection, part=part, after=after: _next_batch(connection, part, after)  # type: ignore[misc]
                 )
                 if found is None:
                     break
@@ -438,25 +441,26 @@ class Record:
         return self._database.run(delete, write=True)
 
 
-def _next_batch(connection: sqlite3.Connection, run: int, after: int) -> tuple[int, RecordedBatch] | None:
+def _next_batch(connection: sqlite3.Connection, run: RecordedRun, after: int) -> tuple[int, RecordedBatch] | None:
     row = connection.execute(
         "SELECT id, step, total_steps, training, rows, texts, totals, in_force, arithmetic, checksum FROM batches "
         "WHERE run = ? AND id > ? ORDER BY id LIMIT 1",
-        (run, after),
+        (run.number, after),
     ).fetchone()
     if row is None:
         return None
     number, *fields, written = row
-    _check(written == checksum(*fields), number)
+    _check(written == checksum(run.number, *fields), "batch", number)
     step, total_steps, training, rows, texts, totals, in_force, arithmetic = fields
     batch = RewardBatch(**_unpacked(texts), progress=Progress(step, total_steps), training=bool(training))
     named = {}
     for *answer, written in connection.execute(
         "SELECT reward, raw, notes, normalized, weighted, workings, checksum FROM answers WHERE batch = ?", (number,)
     ):
-        _check(written == checksum(*answer), number)
+        _check(written == checksum(number, *answer), "batch", number)
         name, raw, notes, normalized, weighted, workings = answer
         named[name] = _answer(raw, notes, normalized, weighted, workings, rows)
+    _check(named.keys() == run.rewards.keys(), "batch", number)
     return number, RecordedBatch(batch, _array(totals), named, json.loads(in_force), _unpacked(arithmetic))
 
 
@@ -473,10 +477,10 @@ def _unpacked(packed: bytes) -> Any:
     return json.loads(zlib.decompress(packed))
 
 
-def _check(unchanged: bool, batch: int) -> None:  # noqa: FBT001 - what is checked
+def _check(unchanged: bool, what: str, number: int) -> None:  # noqa: FBT001 - what is checked
     if not unchanged:
         raise LedgerError(
-            f"the recorded batch {batch} is not what was written: the disk, or something else, changed it",
+            f"the recorded {what} {number} is not what was written: the disk, or something else, changed it",
             hint="take the ledger from a copy, or record the run again",
         )
 

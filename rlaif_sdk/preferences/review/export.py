@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from rlaif_sdk.conversations import ASSISTANT, Turn, chat_messages, read, view
 from rlaif_sdk.exceptions import ConfigError, DataError
+from rlaif_sdk.io.files import is_same_path
 from rlaif_sdk.io.jsonl import Row
 from rlaif_sdk.io.tables import TableName, TableSource, table_digest, write_table
 from rlaif_sdk.preferences.card import Card
@@ -120,7 +121,7 @@ def export_review(
         DataError: The file is one of the inputs, the suffix is neither, or there is nothing to write.
     """
     path = Path(path)
-    if path.resolve() in {each.resolve() for each in (*(TableSource.of(table).path for table in inputs), store.path)}:
+    if any(is_same_path(path, each) for each in (*(TableSource.of(table).path for table in inputs), store.path)):
         raise DataError("is what is reviewed, and stays as it is", file=str(path), hint="name another file")
     written = 0
 

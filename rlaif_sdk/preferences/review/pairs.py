@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from rlaif_sdk.conversations import read
@@ -98,17 +98,20 @@ class ReviewPair:
 
     def to_json(self) -> str:
         """The pair as `from_json` reads it."""
-        return json.dumps(asdict(self), default=plain)
+        own = {
+            field.name: getattr(self, field.name) for field in fields(self)
+        }  # whose record nests as deep as a row may
+        return json.dumps({**own, "labels": [asdict(label) for label in self.labels]}, default=plain)
 
     @classmethod
     def from_json(cls, text: str) -> ReviewPair:
         """The pair that `to_json` wrote."""
-        fields = json.loads(text)
+        pair = json.loads(text)
         labels = tuple(
             AILabel(**{**label, "rationales": tuple(Rationale(**each) for each in label["rationales"])})
-            for label in fields["labels"]
+            for label in pair["labels"]
         )
-        return cls(**{**fields, "labels": labels})
+        return cls(**{**pair, "labels": labels})
 
 
 def read_review_pairs(path: TableName) -> Iterator[ReviewPair]:

@@ -289,3 +289,16 @@ def test_what_is_kept_of_a_pair_is_what_was_read(tmp_path: Path) -> None:
     assert pair.response_1 == "answer 0 one"
     assert pair.prob_1 == pytest.approx(0.3)
     assert json.loads(pair.to_json())["record"]["topic"] == "tests"
+
+
+def test_a_row_that_nests_deep_is_reviewed_like_others(tmp_path: Path) -> None:
+    """Its other columns are kept as they were written."""
+    deep: list[Any] = []
+    for _ in range(800):
+        deep = [deep]
+    write_jsonl(tmp_path / "labels.jsonl", [labelled(0, 0.6) | {"found": deep}])
+    [pair] = read_review_pairs(tmp_path / "labels.jsonl")
+    assert type(pair).from_json(pair.to_json()) == pair
+    store = ReviewStore(tmp_path / "review.sqlite")
+    assert store.add([tmp_path / "labels.jsonl"]) == 1
+    store.close()
