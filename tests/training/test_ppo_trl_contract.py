@@ -15,6 +15,7 @@ trl = pytest.importorskip("trl")
 
 from packaging.version import Version  # noqa: E402
 from transformers import PreTrainedModel, Trainer  # noqa: E402
+from trl.generation.vllm_generation import VLLMGeneration  # noqa: E402
 from trl.models.utils import disable_gradient_checkpointing, prepare_deepspeed, prepare_fsdp  # noqa: E402
 from trl.trainer.rloo_config import RLOOConfig  # noqa: E402
 from trl.trainer.rloo_trainer import RLOOTrainer  # noqa: E402
@@ -41,6 +42,9 @@ def test_the_version_is_the_one_that_was_read() -> None:
         (RLOOTrainer.prediction_step, ["self", "model", "inputs", "prediction_loss_only", "ignore_keys"]),
         (RLOOTrainer.log, ["self", "logs", "start_time"]),
         (Trainer.create_optimizer, ["self", "model"]),
+        (Trainer.get_batch_samples, ["self", "epoch_iterator", "num_batches", "device"]),
+        (VLLMGeneration.generate, ["self", "prompts", "images", "num_generations", "profiler"]),
+        (VLLMGeneration.sync_weights, ["self"]),
         (Trainer._save, ["self", "output_dir", "state_dict"]),
         (Trainer._load_from_checkpoint, ["self", "resume_from_checkpoint", "model"]),
         (Trainer._load_best_model, ["self"]),

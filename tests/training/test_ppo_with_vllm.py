@@ -69,8 +69,8 @@ class Watched:
             self.answers.append((answer[1], answer[2]))
             return answer
 
-        def watched_collect(rows: Any) -> Rollout:
-            self.rollouts.append(collect(rows))
+        def watched_collect(rows: Any, counted: int | None = None) -> Rollout:
+            self.rollouts.append(collect(rows, counted))
             return self.rollouts[-1]
 
         self.engine.generate = watched_generate

@@ -152,6 +152,13 @@ class PPOConfig(RLOOConfig):
     vllm_importance_sampling_clip_max: float = field(
         default=3.0, metadata={"help": "The largest such weight; what is above counts as this much."}
     )
+    one_step_off_policy: bool = field(
+        default=False,
+        metadata={
+            "help": "Let a vLLM server draw the next rollout while this one is scored and learnt from: by a policy that is one "
+            "rollout older, for which the importance sampling corrects."
+        },
+    )
     missing_eos_penalty: float = field(
         default=0.0, metadata={"help": "Taken from the score of a completion that was truncated."}
     )
@@ -167,6 +174,8 @@ class PPOConfig(RLOOConfig):
         # RLOO's own method refuses a single generation a prompt; what else it does is done below.
         super(RLOOConfig, self).__post_init__()  # type: ignore[no-untyped-call]
         self._check_temperature()
+        if self.one_step_off_policy:
+            self._check_one_step_off()
         self._derive_batch_sizes()
         self._save_between_rollouts()
         if self.pad_to_multiple_of == "auto":
@@ -215,6 +224,26 @@ class PPOConfig(RLOOConfig):
             raise ConfigError("kl_target needs a kl_coef to start from", key="kl_coef", hint="0.05, say")
         if self.max_kl is not None and self.kl_coef == 0:
             raise ConfigError("max_kl needs a reference, and kl_coef=0 keeps none", key="max_kl", hint="set kl_coef")
+
+    def _check_one_step_off(self) -> None:
+        needed = {
+            "use_vllm": (self.use_vllm, "a server of its own draws while the policy learns"),
+            "vllm_mode": (self.vllm_mode == "server", "an engine in this process draws and learns by turns"),
+            "vllm_importance_sampling_correction": (
+                self.vllm_importance_sampling_correction,
+                "nothing else corrects for the older policy that drew",
+            ),
+        }
+        for name, (holds, reason) in needed.items():
+            if not holds:
+                wanted = "server" if name == "vllm_mode" else "true"
+                raise ConfigError(f"one_step_off_policy: {reason}", key=name, hint=f"set {name}: {wanted}")
+        if self.world_size > 1:
+            raise ConfigError(
+                f"one_step_off_policy is for one training process, and there are {self.world_size}",
+                key="one_step_off_policy",
+                hint="leave it out: several share one server by turns",
+            )
 
     def _check_combinations(self) -> None:
         if self.max_approx_kl is not None and self.fp16:

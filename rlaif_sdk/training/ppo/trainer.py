@@ -33,6 +33,7 @@ from rlaif_sdk.training.models import (
     prompt_room,
 )
 from rlaif_sdk.training.ppo.advantages import compute_advantages, rollout_metrics, rollout_weights
+from rlaif_sdk.training.ppo.ahead import BatchesAhead, DrawnAhead
 from rlaif_sdk.training.ppo.checkpoint import CheckpointState, critic_weights, fingerprint
 from rlaif_sdk.training.ppo.config import PPOConfig
 from rlaif_sdk.training.ppo.critic import (
@@ -188,6 +189,7 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
     _drifted: frozenset[str] = frozenset()
     _early_stopped = False
     _drawn: DrawnLogprobs | None = None
+    _ahead: DrawnAhead | None = None
     _evaluated: list[Measured] = []  # noqa: RUF012 - replaced at the start of each evaluation
     _parts: list[tuple[tuple[str, ...], Tensor]]
 
@@ -274,6 +276,8 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
     def _prepare_vllm(self) -> None:
         end_completions_at(self.vllm_generation, self.eos_token_ids)
         keep_base_weights(self.vllm_generation, self.model)
+        if self.args.one_step_off_policy:
+            self._ahead, self._batches = DrawnAhead(self.vllm_generation, lambda: self.model.training), BatchesAhead()
         if self.args.vllm_importance_sampling_correction:
             self._drawn = DrawnLogprobs(self.vllm_generation)
 
@@ -484,6 +488,23 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
                     _logger.warning("%s", drift)
         super().log(logs, start_time)
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """As transformers does; where prompts are drawn ahead, those of the next rollout are seen before they come."""
+        if self._ahead is not None:
+            epoch_iterator = self._batches.of(epoch_iterator)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def _draw_ahead(self, ahead: DrawnAhead) -> None:
+        """Begin to draw the next rollout, where there is one in this epoch, by the policy as it is."""
+        if self.state.global_step + self.args.updates_per_rollout >= self.state.max_steps:
+            return
+        # of this rollout's micro-batches those of its first step have come
+        left = self.args.rollout_minibatches * self.args.num_iterations - self.args.gradient_accumulation_steps
+        rows = self._batches.peek(left)
+        if rows is not None:
+            prompt_ids, *_ = self._tokenize_prompts([row["prompt"] for row in rows])
+            ahead.begin(prompt_ids, self.args.num_generations)
+
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """The minibatch of this micro-step: of a new rollout, or of the present one in its old or a new order."""
         minibatches = self.args.rollout_minibatches
@@ -507,6 +528,8 @@ class PPOTrainer(MeansOverRows, RLOOTrainer):
         mode = "train" if training else "eval"
         prompts = [row["prompt"] for row in rows]
         prompt_ids, completion_ids, completions = self._generate(prompts)
+        if training and self._ahead is not None:
+            self._draw_ahead(self._ahead)
         tokens = Tokens.padded(prompt_ids, completion_ids, pad_id=self._tokenizer.pad_token_id)
         tokens = tokens.to(self.accelerator.device)
         composer = self.composer if training else self.eval_composer
