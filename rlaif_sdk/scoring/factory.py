@@ -167,6 +167,9 @@ def instantiate(spec: Spec, params: Mapping[str, Any], document: Document, locat
     try:
         return spec.build(checked)
     except ConfigError as error:
+        if error.file:  # another one, which the parameters name
+            where = error.file if error.line is None else f"{error.file}:{error.line}"
+            raise document.error(f"{where}: {error.message}", location, error.hint) from error
         key = error.key.removeprefix("params.").split(".") if error.key else ()
         raise document.error(error.message, (*location, *key), error.hint) from error
     except RlaifError:

@@ -88,6 +88,18 @@ def test_a_server_that_does_not_keep_to_the_schema_leaves_the_row_unscored(
     assert ranked(judge_server.url, structured_output=True).errors
 
 
+def test_a_server_that_takes_no_schema_says_how_to_do_without(judge_server: JudgeServer) -> None:  # noqa: F811
+    """It is asked once, and each verdict names the setting."""
+    refusal = {"error": {"message": "response_format json_schema is not supported"}}
+    judge_server.answer = lambda _, body: (
+        (400, {}, refusal) if "response_format" in body else (200, {}, completion(json.dumps(ENTRIES)))
+    )
+    refused = verdicts(judge_server.url, structured_output=True)
+    assert all("leave structured_output out" in str(one.error) for one in refused.verdicts)
+    assert [one.value for one in verdicts(judge_server.url).verdicts] == [1.0, 0.0]
+    assert len(judge_server.requests) == 2
+
+
 def test_verdicts_by_schema_are_kept_apart_in_a_ledger() -> None:
     plain, held = (load_rubric_judge(model="m", base_url="http://x/v1", structured_output=on) for on in (False, True))
     assert plain.fingerprint != held.fingerprint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlaif_sdk import JudgeModelParams, ViewParams
 
@@ -43,6 +43,13 @@ class JudgeParams(JudgeModelParams):
     blame: bool = False
     """Rating mode: let the judge name the turn of the policy that takes most from the rating. What the score lacks of 1 is
     credit on that turn; a turn that is not there gets none, which the reason says."""
+
+    @field_validator("criteria", mode="before")
+    @classmethod
+    def _not_a_rubric(cls, value: Any) -> Any:
+        if isinstance(value, list | dict):
+            raise ValueError("'criteria' is one text; criteria with a verdict each are judged by the reward 'rubric'")  # noqa: TRY004 - pydantic tells of ValueErrors
+        return value
 
 
 class TournamentParams(JudgeModelParams):

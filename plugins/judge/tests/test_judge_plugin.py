@@ -107,6 +107,12 @@ def test_wrong_parameters_are_refused(params: dict[str, Any]) -> None:
         SPEC.build(params)
 
 
+def test_a_list_of_criteria_is_sent_to_the_reward_that_judges_them() -> None:
+    """The judge reads one text; verdicts on several criteria are a rubric's."""
+    with pytest.raises(ValidationError, match="the reward 'rubric'"):
+        SPEC.build({"model": "m", "criteria": [{"name": "cites", "text": "Cites a law."}]})
+
+
 @pytest.mark.parametrize(
     ("params", "problem"),
     [

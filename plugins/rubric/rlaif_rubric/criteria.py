@@ -69,6 +69,8 @@ class CriterionParams(Params):
             if names:
                 given[field] = given.pop(names[0])
         weight = given.get("weight")
+        if isinstance(weight, bool):
+            raise ValueError(f"the weight is {weight}, which is no number")  # noqa: TRY004 - pydantic tells of ValueErrors
         if isinstance(weight, str) and weight.strip().casefold() in CATEGORIES:
             given["weight"] = CATEGORIES[weight.strip().casefold()]
         return given

@@ -506,6 +506,7 @@ def test_a_config_that_says_nothing_usable_is_refused(params: dict[str, Any], pr
         ("criteria: []", "has no criteria"),
         ("- {name: a, text: b}\n- {name: a, text: c}", "two criteria are called 'a'"),
         ("- {text: b, points: .nan}", "criterion 1 is refused: weight"),
+        ("- {text: b, points: true}", "criterion 1 is refused: .*no number"),
     ],
 )
 def test_a_file_that_is_no_rubric_is_refused_by_its_name(tmp_path: Path, text: str | None, problem: str) -> None:
@@ -525,6 +526,18 @@ def test_a_toml_file_that_is_no_rubric_is_refused_by_its_name(tmp_path: Path, te
         file.write_text(text)
     with pytest.raises(ConfigError, match=r"rubric\.toml: (cannot be read|a rubric is a list|has no criteria)"):
         RubricReward(RubricParams.model_validate({"model": "scripted", "file": str(file)}))
+
+
+@pytest.mark.parametrize("text", [None, "- {text: b, points: .nan}", "- {text: b", "criteria: []"])
+def test_a_config_says_which_file_is_no_rubric(tmp_path: Path, text: str | None) -> None:
+    """Beside the place in the config that names it."""
+    file, config = tmp_path / "criteria.yaml", tmp_path / "rewards.yaml"
+    if text is not None:
+        file.write_text(text)
+    config.write_text(f"rewards:\n  rubric:\n    params: {{model: m, file: {file}}}\n")
+    with pytest.raises(ConfigError, match=r"rewards\.yaml:3: rewards\.rubric\.params: .*criteria\.yaml") as refused:
+        Composer.from_config(config)
+    assert refused.value.file == str(config)
 
 
 def test_a_file_and_a_config_read_yaml_alike(tmp_path: Path) -> None:

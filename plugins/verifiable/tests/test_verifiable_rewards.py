@@ -437,6 +437,41 @@ def test_a_pattern_that_a_text_makes_slow_fails_the_row_and_no_other(scores: Sco
     assert slow.value == 0.0 or "more than" in str(slow.error)
 
 
+_DOUBLING = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"x": {"pattern": "^(a|aa|a+)+$"}}},
+        {"patternProperties": {"^(a|aa|a+)+$": {"type": "string"}}},
+        {"patternProperties": {"^(a|aa|a+)+$": True}, "additionalProperties": False},
+        {"$defs": {**_DOUBLING, "d40": {"type": "object"}}, "$ref": "#/$defs/d0"},
+    ],
+)
+def test_a_schema_that_takes_for_ever_costs_its_row_a_second(schema: Any, scores: Scores) -> None:
+    """Whether its pattern meets a text made for it or its references double: no answer holds up a run, or scores 0 for it."""
+    evil = "a" * 60 + "!"
+    slow, right = scores("json_schema", [json.dumps({"x": evil, evil: ""}), "{}"], columns={"schema": [schema, {}]})
+    assert right.value == 1.0
+    assert slow.value is not None or "more than 1 s" in str(slow.error)
+
+
+@pytest.mark.parametrize(
+    ("schema", "expected"),
+    [
+        ({"patternProperties": {"^n": {"type": "integer"}}}, [1.0, 0.0, 1.0]),
+        ({"patternProperties": {"^n": {}}, "additionalProperties": False}, [1.0, 1.0, 0.0]),
+        ({"patternProperties": {"^n": {}}, "additionalProperties": {"type": "string"}}, [1.0, 1.0, 0.0]),
+        ({"properties": {"no": {"pattern": "^[0-9]+$"}}}, [1.0, 0.0, 1.0]),
+    ],
+)
+def test_patterns_of_a_schema_are_kept_to(schema: Any, expected: list[float], values: Values) -> None:
+    """In values and in names, whichever keyword has them."""
+    assert values("json_schema", ['{"no": 3}', '{"no": "é"}', '{"yes": 3}'], {"json_schema": schema}) == expected
+
+
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [

@@ -33,6 +33,7 @@ NO_LOGPROB = -9999.0
 """What servers write for a log-probability that they do not know."""
 
 _MOST_TOKENS = 2**53
+_NO_SCHEMA = "if the server takes no JSON schema, leave structured_output out: the form is then asked for in words"
 _SPACES = " \t\r\n\u0120\u2581"
 """Spaces, and what vocabularies write for them."""
 T = TypeVar("T")
@@ -356,6 +357,8 @@ class OpenAIBackend:
         except ConversationError as unsendable:  # an image
             return JudgeResponseError(unsendable.message, hint=unsendable.hint)
         except (HttpError, JudgeConnectionError, JudgeResponseError) as failure:
+            if isinstance(failure, HttpError) and failure.problem == "refused" and "response_format" in options:
+                failure.hint = _NO_SCHEMA
             error = _judge_error(failure) if isinstance(failure, HttpError) else failure
             error.usage = _total(attempts)
             if not isinstance(error, RowError):
