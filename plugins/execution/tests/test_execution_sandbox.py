@@ -293,9 +293,13 @@ import os, shutil
 def root():
     if "tmp" not in os.listdir("/"):
         raise OSError
+def users():
+    with open("/etc/passwd") as file:
+        if len(list(file)) < 3:  # a container engine writes one of its own, with the user that it runs
+            raise OSError
 def f(path, folder):
     return done(
-        lambda: open(path), lambda: open("/etc/passwd"), lambda: open("/etc/shadow"), root,
+        lambda: open(path), users, lambda: open("/etc/shadow"), root,
         lambda: os.listdir(folder), lambda: os.listdir(os.path.expanduser("~")), lambda: open(path, "w"),
         lambda: os.chmod(path, 0o777), lambda: os.chown(path, 0, 0), lambda: os.utime(path, (0, 0)),
         lambda: os.setxattr(path, "user.a", b"b"), lambda: os.unlink(path), lambda: os.rename(path, path + "2"),
