@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import json
 import math
 import os
 import statistics
@@ -13,6 +15,7 @@ from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
+import aiohttp
 from _judge import judge_server
 from _report import interleaved, median_ratio, save
 
@@ -48,6 +51,24 @@ def rounds_of(scheme: str, size: int, groups: int) -> list[int]:
     return [calls[scheme] * groups]
 
 
+def bare_client(port: int, rounds: list[int], at_once: int) -> None:
+    """The same number of calls by aiohttp alone: of a body that is ready, and of answers that are read as JSON."""
+    body = {"model": "judge", "messages": [{"role": "user", "content": " ".join(WORDS * 25)}], "max_tokens": 1}
+    url = f"http://127.0.0.1:{port}/v1/chat/completions"
+
+    async def play() -> None:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=at_once)) as session:
+
+            async def call() -> None:
+                async with session.post(url, json=body) as answer:
+                    json.loads(await answer.read())
+
+            for count in rounds:
+                await asyncio.gather(*(call() for _ in range(count)))
+
+    asyncio.run(play())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--groups", type=int, default=64)
@@ -65,10 +86,11 @@ def main() -> None:
     with judge_server(options.latency, chat=True) as port:
         server = {"model": "judge", "base_url": f"http://127.0.0.1:{port}/v1", "concurrency": options.at_once}
         composers = {scheme: composed(scheme, **server) for scheme in SCHEMES}
-        seconds = interleaved(
-            {scheme: lambda composer=composer: composer.compose(batch) for scheme, composer in composers.items()},
-            repeats=options.repeats,
-        )
+        sides = {scheme: lambda composer=composer: composer.compose(batch) for scheme, composer in composers.items()}
+        for scheme in SCHEMES:
+            rounds = rounds_of(scheme, options.size, options.groups)
+            sides[f"{scheme}: bare"] = lambda rounds=rounds: bare_client(port, rounds, options.at_once)
+        seconds = interleaved(sides, repeats=options.repeats)
         for scheme, composer in composers.items():
             since = time.process_time()
             composition = composer.compose(batch)
@@ -80,27 +102,30 @@ def main() -> None:
             assert calls == sum(rounds), (scheme, calls, rounds)
             ideal = sum(options.latency * math.ceil(count / options.at_once) for count in rounds)
             median, least = statistics.median(seconds[scheme]), min(seconds[scheme])
+            bare = statistics.median(seconds[f"{scheme}: bare"])
             results |= {
                 f"{scheme}: calls": calls,
                 f"{scheme}: ideal (s)": ideal,
                 f"{scheme} (s)": median,
                 f"{scheme}: over ideal": median / ideal,
                 f"{scheme}: least over ideal": least / ideal,
+                f"{scheme}: a bare client over ideal": bare / ideal,
                 f"{scheme}: processor time of a call (ms)": 1e3 * processor / calls,
             }
             composer.close()
             lines.append(
-                f"| {scheme} | {calls} | {ideal:.2f} | {median:.2f} | {median / ideal:.3f} | {least / ideal:.3f} | {1e3 * processor / calls:.2f} |"
+                f"| {scheme} | {calls} | {ideal:.2f} | {median:.2f} | {median / ideal:.3f} | {least / ideal:.3f} "
+                f"| {bare / ideal:.3f} | {1e3 * processor / calls:.2f} |"
             )
     parts = [
         (
             f"{options.groups} groups of {options.size} completions, a judge of {1e3 * options.latency:.0f} ms behind HTTP, "
-            f"{options.at_once} requests at once; medians and least of {options.repeats} rounds, on "
+            f"{options.at_once} requests at once, beside aiohttp alone with ready bodies; medians and least of {options.repeats} rounds, on "
             f"{os.cpu_count()} cores under a load of {load:.1f}: where that is far above 1, only the processor time tells:"
         ),
         "",
-        "| scheme | calls | ideal (s) | s | over ideal | least | processor time of a call (ms) |",
-        "|---|---|---|---|---|---|---|",
+        "| scheme | calls | ideal (s) | s | over ideal | least | a bare client over ideal | processor time of a call (ms) |",
+        "|---|---|---|---|---|---|---|---|",
         *lines,
     ]
     with tempfile.TemporaryDirectory() as folder:
