@@ -115,7 +115,7 @@ def recorded(
             yield results
             status = "finished"
         except BaseException as error:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
             manifest["error"] = f"{type(error).__name__}: {error}"
             raise
         finally:

@@ -302,13 +302,14 @@ def test_a_part_of_a_loop_that_begins_anew_keeps_its_ledger(tmp_path):
     assert not can_resume(tmp_path / "nowhere")
 
 
-def test_a_run_is_finished_when_its_report_is_written(config):
+@pytest.mark.parametrize("asked", [KeyboardInterrupt(), SystemExit(141)], ids=["Ctrl-C", "nobody reads its output"])
+def test_a_run_is_finished_when_its_report_is_written(config, asked):
     """Ended before that, it is resumed and reported."""
 
     def ended(_):
-        raise KeyboardInterrupt
+        raise asked
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(type(asked)):
         train("ppo", config, on_result=ended)
     assert manifest_of(config)["status"] == "interrupted"
     reported = []
