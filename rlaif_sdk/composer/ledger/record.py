@@ -9,6 +9,7 @@ import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -380,7 +381,7 @@ class Record:
         found = self._database.run(lambda connection: connection.execute(query).fetchall())
         runs = []
         for number, token, started, rewards, written, *counts in found:
-            _check(written == checksum(token, started, rewards), "run", number)
+            _check(written == checksum(token, started, rewards), self._database.path, f"run {number}")
             runs.append(RecordedRun(number, started, _rewards(rewards), *counts))
         return runs
 
@@ -411,11 +412,12 @@ class Record:
 
     def batches(self, run: RecordedRun) -> Iterator[RecordedBatch]:
         """The batches of a run, after those that it resumed, in the order in which they were composed, one at a time."""
+        path = self._database.path
         for part in run.parts:
             after = 0
             for _ in range(part.batches):
                 found = self._database.run(
-                    lambda connection, part=part, after=after: _next_batch(connection, part, after)  # type: ignore[misc]
+                    lambda connection, part=part, after=after: _next_batch(connection, path, part, after)  # type: ignore[misc]
                 )
                 if found is None:
                     break
@@ -441,7 +443,9 @@ class Record:
         return self._database.run(delete, write=True)
 
 
-def _next_batch(connection: sqlite3.Connection, run: RecordedRun, after: int) -> tuple[int, RecordedBatch] | None:
+def _next_batch(
+    connection: sqlite3.Connection, path: Path, run: RecordedRun, after: int
+) -> tuple[int, RecordedBatch] | None:
     row = connection.execute(
         "SELECT id, step, total_steps, training, rows, texts, totals, in_force, arithmetic, checksum FROM batches "
         "WHERE run = ? AND id > ? ORDER BY id LIMIT 1",
@@ -450,17 +454,17 @@ def _next_batch(connection: sqlite3.Connection, run: RecordedRun, after: int) ->
     if row is None:
         return None
     number, *fields, written = row
-    _check(written == checksum(run.number, *fields), "batch", number)
+    _check(written == checksum(run.number, *fields), path, f"batch {number}")
     step, total_steps, training, rows, texts, totals, in_force, arithmetic = fields
     batch = RewardBatch(**_unpacked(texts), progress=Progress(step, total_steps), training=bool(training))
     named = {}
     for *answer, written in connection.execute(
         "SELECT reward, raw, notes, normalized, weighted, workings, checksum FROM answers WHERE batch = ?", (number,)
     ):
-        _check(written == checksum(number, *answer), "batch", number)
+        _check(written == checksum(number, *answer), path, f"batch {number}")
         name, raw, notes, normalized, weighted, workings = answer
         named[name] = _answer(raw, notes, normalized, weighted, workings, rows)
-    _check(named.keys() == run.rewards.keys(), "batch", number)
+    _check(named.keys() == run.rewards.keys(), path, f"batch {number}")
     return number, RecordedBatch(batch, _array(totals), named, json.loads(in_force), _unpacked(arithmetic))
 
 
@@ -477,10 +481,10 @@ def _unpacked(packed: bytes) -> Any:
     return json.loads(zlib.decompress(packed))
 
 
-def _check(unchanged: bool, what: str, number: int) -> None:  # noqa: FBT001 - what is checked
+def _check(unchanged: bool, path: Path, what: str) -> None:  # noqa: FBT001 - what is checked
     if not unchanged:
         raise LedgerError(
-            f"the recorded {what} {number} is not what was written: the disk, or something else, changed it",
+            f"{path}: the recorded {what} is not what was written: the disk, or something else, changed it",
             hint="take the ledger from a copy, or record the run again",
         )
 
