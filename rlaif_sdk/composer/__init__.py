@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # or a type checker would believe any name to be here
-    __getattr__ = lazy_names(
+    __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "aggregators": ("RewardGroup",),

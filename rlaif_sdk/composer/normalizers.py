@@ -18,8 +18,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from rlaif_sdk.exceptions import ConfigError, StateError
 from rlaif_sdk.rewards import Params
-from rlaif_sdk.scoring.checks import MAX_SCORE
-from rlaif_sdk.statistics.arrays import Array, Labels
+from rlaif_sdk.statistics.arrays import MAX_SCORE, Array, Labels
 from rlaif_sdk.statistics.groups import group_labels, group_means, sorted_within_groups
 
 ROUNDING = 1e-15

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["AlarmCallback", "Host", "RewardServer", "Sample", "Scored", "load_state", "save_state"]
 
 if not TYPE_CHECKING:  # or a type checker would believe any name to be here
-    __getattr__ = lazy_names(
+    __getattr__, __dir__ = lazy_names(
         __name__,
         {
             "alarm_callback": ("AlarmCallback",),

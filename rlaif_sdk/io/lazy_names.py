@@ -5,13 +5,16 @@ For packages of which a registration is imported with every plugin: what they of
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 
-def lazy_names(package: str, homes: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package (PEP 562).
+def lazy_names(
+    package: str, homes: Mapping[str, tuple[str, ...]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The ``__getattr__`` and the ``__dir__`` of a package (PEP 562).
 
     Args:
         package: Its ``__name__``.
@@ -24,4 +27,4 @@ def lazy_names(package: str, homes: Mapping[str, tuple[str, ...]]) -> Callable[[
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(f"{package}.{home_of[name]}"), name)
 
-    return get
+    return get, lambda: sorted({*vars(sys.modules[package]), *home_of})

@@ -15,14 +15,11 @@ import numpy as np
 from rlaif_sdk.conversations import Thinking, View
 from rlaif_sdk.exceptions import RewardError, RewardOutputError, exception_text
 from rlaif_sdk.rewards import ScoreLike
-from rlaif_sdk.statistics.arrays import Array, Mask, is_finite_number
+from rlaif_sdk.statistics.arrays import MAX_SCORE, Array, Mask, is_finite_number
 from rlaif_sdk.types import STD, Credit, CreditSpan, RewardBatch, Score, SubScore
 
 RANGE_TOLERANCE = 1e-6
 """How far a score may lie outside its declared range, relative to max(1, |bound|), for rounding in 32-bit arithmetic."""
-
-MAX_SCORE = float(np.finfo(np.float32).max)
-"""The greatest score, 3.4e38: trainers compute in 32-bit floats, where more is infinite."""
 
 CREDIT_TOLERANCE = 1e-4
 """How far credit may sum to something else than its score, relative to max(1, sum of its parts' absolute values): rounding

@@ -18,6 +18,9 @@ Array: TypeAlias = npt.NDArray[np.float64]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Labels: TypeAlias = npt.NDArray[np.intp]
 
+MAX_SCORE = float(np.finfo(np.float32).max)
+"""The greatest score, 3.4e38: trainers compute in 32-bit floats, where more is infinite."""
+
 
 def is_finite_number(value: Any) -> bool:
     """Whether a value is a number that is no truth value, not NaN and not infinite."""

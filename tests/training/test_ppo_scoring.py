@@ -258,8 +258,8 @@ def test_settings_can_come_from_a_command_line() -> None:
 def test_importing_the_package_loads_no_torch() -> None:
     """Command lines and editors may import the trainer's package without waiting for torch."""
     code = (
-        "import sys, rlaif_sdk, rlaif_sdk.training.ppo as ppo;"
-        "assert 'PPOTrainer' in dir(ppo);"
+        "import sys, rlaif_sdk.composer as composer, rlaif_sdk.training.ppo as ppo;"
+        "assert 'PPOTrainer' in dir(ppo) and 'Gate' in dir(composer);"
         "print([name for name in ('torch', 'transformers', 'trl') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

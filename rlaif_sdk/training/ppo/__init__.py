@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rlaif_sdk.training.ppo.sampling import SamplingMismatchWarning
     from rlaif_sdk.training.ppo.trainer import PPOTrainer
 else:
-    _get = lazy_names(
+    _get, __dir__ = lazy_names(
         __name__,
         {"config": ("PPOConfig",), "sampling": ("SamplingMismatchWarning",), "trainer": ("PPOTrainer",)},
     )
