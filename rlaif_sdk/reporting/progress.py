@@ -40,6 +40,8 @@ SHOWN: Mapping[str, Mapping[str, str]] = {
 }
 """The logged numbers that are shown, in groups of a line each, with their labels."""
 _WIDTH = max(map(len, SHOWN))
+_WHOLE_RUN = 1e9
+"""Seconds over which the bar takes a step's mean: one that makes a rollout takes many times as long as the others."""
 
 
 class _BarWithLines(Progress):
@@ -62,7 +64,7 @@ class TrainingProgress(TrainerCallback):
     def __init__(self, console: Console) -> None:
         self._console = console
         console.file = console.file  # rich's own while it is live: see PrintableStream
-        self._logged = (0, 0.0)
+        self._began = (0, 0.0)
         self._bar = _BarWithLines(
             TextColumn("training"),
             BarColumn(),
@@ -72,6 +74,7 @@ class TrainingProgress(TrainerCallback):
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
+            speed_estimate_period=_WHOLE_RUN,
         )
 
     def __enter__(self) -> Self:
@@ -87,7 +90,7 @@ class TrainingProgress(TrainerCallback):
         del args, control, kwargs
         self._bar.start()
         self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step)
-        self._logged = (state.global_step, time.monotonic())
+        self._began = (state.global_step, time.monotonic())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move the bar."""
@@ -106,12 +109,11 @@ class TrainingProgress(TrainerCallback):
             self._console.print(*(Text(line) for line in (first, *lines)), sep="\n")
 
     def _speed(self, step: int, steps: int) -> str:
-        """The seconds that a step took since the last line, and how long the others take so; nothing where none was done."""
-        before, then = self._logged
-        self._logged = (step, time.monotonic())
-        if step <= before:
+        """The mean seconds of a step so far, and how long the others take so; nothing of the first, which may make a rollout."""
+        before, then = self._began
+        if step <= before + 1:
             return ""
-        seconds = (self._logged[1] - then) / (step - before)
+        seconds = (time.monotonic() - then) / (step - before)
         return f"  {seconds:.3g} s a step, {timedelta(seconds=round(seconds * (steps - step)))} left"
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -111,3 +111,23 @@ def test_on_a_terminal_the_numbers_stand_below_the_bar() -> None:
     last = written[written.rindex("training") :]
     assert "step 0/8" in last
     assert "  policy   loss 0.0123  KL 0.00123  entropy 1.5  clipped 0.0312" in last
+
+
+def test_the_time_left_is_by_all_steps_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that makes a rollout takes ten times as long as the next: neither says how long the others take."""
+    seconds = iter([0.0, 80.0, 90.0, 100.0])
+    monkeypatch.setattr("rlaif_sdk.reporting.progress.time.monotonic", lambda: next(seconds))
+    output = io.StringIO()
+    state = SimpleNamespace(max_steps=10, global_step=0)
+    with TrainingProgress(Console(file=output, width=80)) as progress:
+        progress.on_train_begin(None, state, None)
+        for step in (1, 2, 3, 4):
+            state.global_step = step
+            progress.on_log(None, state, None, logs={"loss": 1.0})
+    said = [line for line in output.getvalue().splitlines() if line.startswith("step")]
+    assert said == [
+        "step 1/10",
+        "step 2/10  40 s a step, 0:05:20 left",
+        "step 3/10  30 s a step, 0:03:30 left",
+        "step 4/10  25 s a step, 0:02:30 left",
+    ]
